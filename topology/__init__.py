@@ -1,0 +1,1 @@
+"""The engine: log, batches, windows, rollups, checkpoints, sinks. Start reading at ``flow.py``."""

@@ -1,0 +1,97 @@
+"""The log: the ordered, durable, replayable record of all events. One interface, two implementations
+(``sqlite_log``, ``rabbitmq_log``) that pass one conformance suite (``tests/topology/test_log.py``).
+
+A log is a sequence of messages with consecutive offsets from 0. Most messages hold one event, in
+the bytes in which it came; a message of content type ``application/x-ndjson`` holds one a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple, Protocol
+
+NDJSON = "application/x-ndjson"
+JSON = "application/json"
+
+#: AMQP headers of our own producers (the embedded log has columns for them). An event that lacks an
+#: id gets ``ID_HEADER`` (in an NDJSON message: that and ``.index``); ``RECEIVED_HEADER`` is the
+#: arrival in integer epoch milliseconds. So a resend of the same message is recognised.
+ID_HEADER = "x-eventsink-id"
+RECEIVED_HEADER = "x-eventsink-received"
+
+
+class Outgoing(NamedTuple):
+    """A message on its way into the log, stamped before its first publish so that resending is harmless."""
+
+    body: bytes
+    content_type: str
+    event_id: str
+    received_ms: int
+
+
+class Message(NamedTuple):
+    """A message read from the log. Everything a foreign producer leaves out is None."""
+
+    offset: int
+    body: bytes
+    content_type: str | None = None
+    event_id: str | None = None
+    received_ms: int | None = None
+
+    def digest(self) -> bytes:
+        """16 bytes that tell this message from another one at the same offset of another log."""
+        hashing = hashlib.blake2b(self.body, digest_size=16)
+        hashing.update(repr((self.content_type, self.event_id, self.received_ms)).encode())
+        return hashing.digest()
+
+
+class LogReader(Protocol):
+    """One consumer of the log. Not for concurrent use."""
+
+    async def fetch(self, *, limit: int, max_bytes: int, timeout: timedelta) -> Sequence[Message]:
+        """Everything that is there, at least one message unless ``timeout`` passes first.
+
+        Consecutive, ascending, each offset once. At most ``limit`` messages; stops before the one that
+        would exceed ``max_bytes`` (a single larger message is still returned). A lost connection is
+        mended inside; raises ``LogReplaced`` when reading on could skip or repeat in silence.
+        """
+
+    async def at_end(self) -> bool:
+        """Whether the log is confirmed to hold nothing that was not fetched. May do I/O."""
+
+    async def close(self) -> None:
+        """Stop consuming; idempotent."""
+
+
+class LogReplaced(Exception):  # noqa: N818 - a signal between log and group, never shown
+    """The log was deleted and made again, or reading had to be reopened: check the digest, then read anew."""
+
+
+class Log(Protocol):
+    """The record itself. ``open`` declares what is missing and proves the connection."""
+
+    async def open(self) -> None:
+        """Connect and declare. Raises ``Unavailable`` or ``SettingsError``."""
+
+    async def close(self) -> None:
+        """Release connections; idempotent."""
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Append durably: when this returns, the messages survive the kill of any process.
+
+        Raises ``Unavailable`` if that is not certain; the caller may send the very same messages again.
+        """
+
+    async def reader(self, offset: int) -> LogReader:
+        """A reader whose first message has the lowest available offset that is >= ``offset``."""
+
+    async def message_at(self, offset: int) -> Message | None:
+        """The message at exactly this offset, None if the log has none there."""
+
+    async def first_offset(self) -> int | None:
+        """The lowest available offset, None if the log is empty."""
+
+    async def end_offset(self) -> int:
+        """The offset that the next message will get, as far as is known (may lag behind on a broker)."""

@@ -1,0 +1,120 @@
+"""What survives a restart: rows, arrivals, generations and positions. One interface, two
+implementations (``sqlite_state``, ``mongo_state``), one conformance suite (``tests/topology/test_state.py``).
+
+Every call raises ``Unavailable`` while the store is away; each may then be repeated as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from topology.position import NOWHERE, Position
+
+
+class RowKey(NamedTuple):
+    """``table`` names what kind of row (``space_storage/1m``, ``ids/rollups``), ``at`` is the start of
+    its window in epoch seconds, ``key`` the joined key tags."""
+
+    table: str
+    at: int
+    key: str
+    partition: int = 0
+
+
+class StoredRow(NamedTuple):
+    """A row as it is in the store. ``upto`` is the position up to which events are folded into it;
+    ``owed`` says that its values are not yet in the sink; ``data`` is opaque to the store."""
+
+    key: RowKey
+    version: int
+    upto: Position
+    owed: bool
+    data: bytes
+
+
+class RowWrite(NamedTuple):
+    """Write ``row`` over the stored version ``expected`` (0 = not there yet)."""
+
+    row: StoredRow
+    expected: int
+
+
+class GroupState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a group is. ``positions``: for each agent, everything up to it is folded and saved.
+    ``digest`` is of the message of the lowest of them. ``horizon``: windows that end at or before it are
+    gone (epoch seconds, None = none is). ``watermark`` in epoch milliseconds."""
+
+    generation: int
+    positions: dict[str, Position] = {}
+    read_up_to: Position = NOWHERE
+    digest: bytes = b""
+    watermark: int | None = None
+    horizon: int | None = None
+
+
+class StateStore(Protocol):
+    """The store of rows. Partition 0 throughout for now; see "Beyond one machine" in the architecture."""
+
+    async def open(self) -> None:
+        """Connect, make what is missing. Raises ``Unavailable``, ``SettingsError``, ``ForeignSchema``."""
+
+    async def close(self) -> None:
+        """Release connections; idempotent."""
+
+    # -- who works --
+
+    async def begin(self, group: str) -> GroupState:
+        """Take the group's next generation, durably, and return its state with that generation."""
+
+    async def generation(self, group: str) -> int:
+        """The highest generation taken (0 = none was)."""
+
+    async def save_group(self, group: str, state: GroupState) -> None:
+        """Store the state. Raises ``Superseded`` if a later generation than ``state.generation`` was taken."""
+
+    async def read_group(self, group: str) -> GroupState | None:
+        """The stored state, for looking at; None if the group never ran."""
+
+    # -- which log --
+
+    async def epoch(self) -> int:
+        """The epoch of the log, 0 at first."""
+
+    async def raise_epoch(self, above: int) -> int:
+        """Make the epoch ``above + 1`` unless it is higher already; returns what it is then."""
+
+    # -- rows --
+
+    async def load_rows(self, keys: Sequence[RowKey]) -> Mapping[RowKey, StoredRow]:
+        """Those of the rows that exist."""
+
+    async def save_rows(self, writes: Sequence[RowWrite]) -> None:
+        """Durably write each row whose stored version is the expected one; rows are independent.
+
+        Finding the very version to be written is success (an earlier answer was lost). Raises
+        ``Conflict`` with the keys of all others, after the rest was written.
+        """
+
+    async def owed_rows(self, tables: Sequence[str], limit: int) -> Sequence[StoredRow]:
+        """At most ``limit`` rows of these tables whose values the sink has not."""
+
+    async def settle_rows(self, settled: Sequence[tuple[RowKey, int]]) -> None:
+        """Clear ``owed`` of each row that is still at the given version."""
+
+    async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
+        """Delete rows of ``table`` with ``at < before`` that owe nothing and have ``row.upto <= upto``;
+        returns how many."""
+
+    # -- facts --
+
+    async def arrivals(self, first: Position, last: Position) -> Mapping[Position, int]:
+        """Recorded arrivals (epoch milliseconds) of the positions in [first, last]."""
+
+    async def record_arrivals(self, arrivals: Mapping[Position, int]) -> Mapping[Position, int]:
+        """Record each unless one is there already; returns what holds for them from now on."""
+
+    async def purge_arrivals(self, upto: Position, before_ms: int) -> None:
+        """Forget arrivals at or below ``upto`` that lie before ``before_ms``."""
