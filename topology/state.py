@@ -44,8 +44,9 @@ class RowWrite(NamedTuple):
 
 class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a group is. ``positions``: for each agent, everything up to it is folded and saved.
-    ``digest`` is of the message of the lowest of them. ``horizon``: windows that end at or before it are
-    gone (epoch seconds, None = none is). ``watermark`` in epoch milliseconds."""
+    ``read_up_to`` is the highest of them and ``digest`` is of its message: found again, it proves that the
+    log is still the same. ``horizon``: windows that end at or before it are gone (epoch seconds, None =
+    none is). ``watermark`` in epoch milliseconds."""
 
     generation: int
     positions: dict[str, Position] = {}

@@ -1,0 +1,20 @@
+"""The agents: one file each, what is aggregated and nothing about how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agents.activity import activity
+from agents.archive import archive
+from agents.storage import storage
+from agents.traffic import traffic
+from topology.agents import Agent
+from topology.rollups import Rollup
+
+AGENTS: tuple[Agent, ...] = (storage, traffic, activity, archive)
+
+ROLLUPS: Mapping[str, Rollup] = {
+    rollup.name: rollup for agent in AGENTS for rollup in agent.rollups
+}
+
+__all__ = ["AGENTS", "ROLLUPS"]

@@ -1,0 +1,193 @@
+"""Owed values on their way to a rollup sink: one write in flight, retried until it is answered.
+
+What is owed stands in the store of rows, so nothing here has to survive: the newest value of each row
+waits in memory within a bound, whatever does not fit is sought in the store again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from topology.errors import Refused, Unavailable
+from topology.metrics import Metrics
+from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, Outages, pause
+from topology.position import NOWHERE
+from topology.rollups import Rollup
+from topology.rows import RowCache, Saved
+from topology.sinks import DeadLetter, DeadLetters, Point, RollupSink
+from topology.state import RowKey, StateStore
+
+log = logging.getLogger(__name__)
+
+#: Points in one write: InfluxData recommends 5000 to 10 000 lines.
+WRITTEN_AT_A_TIME = 5000
+#: Values that wait in memory, about 10 MB; further ones stay owed in the store and are sought there.
+MOST_WAITING = 20_000
+#: How often the store is searched for owed rows that nobody brought: those of a worker that died.
+SEEK_EVERY_S = 60.0
+
+
+class Delivery:
+    """Brings the values of one group's rows to one sink. ``run`` is a task of its own."""
+
+    def __init__(
+        self,
+        sink: RollupSink,
+        store: StateStore,
+        cache: RowCache,
+        tables: Mapping[str, Rollup],
+        *,
+        dead_letters: DeadLetters,
+        outages: Outages,
+        metrics: Metrics,
+        clock_ms: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._sink = sink
+        self._store = store
+        self._cache = cache
+        self._tables = tables
+        self._dead_letters = dead_letters
+        self._outages = outages
+        self._metrics = metrics
+        self._clock_ms = clock_ms
+        self._sleep = sleep
+        self._waiting: dict[RowKey, Saved] = {}
+        self._in_flight = 0
+        self._overflowed = True  # at start: what a worker that died still owes
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._turn = asyncio.Condition()
+        self.away: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Values that are in memory and not yet in the sink."""
+        return len(self._waiting) + self._in_flight
+
+    def offer(self, saved: Iterable[Saved]) -> None:
+        """Take values that were saved with ``owed`` set; an older value of the same row is replaced."""
+        for row in saved:
+            known = self._waiting.get(row.key)
+            if known is None and len(self._waiting) >= MOST_WAITING:
+                self._overflowed = True
+            elif known is None or known.version < row.version:
+                self._waiting[row.key] = row
+        self._metrics.sink_pending(self._sink.name, self.waiting)
+        if self._waiting:
+            self._wake.set()
+
+    async def delivered(self) -> None:
+        """Return once nothing waits, or the sink is found to be away: what is owed is not waited for."""
+        async with self._turn:
+            await self._turn.wait_for(lambda: self.waiting == 0 or self.away is not None)
+
+    def seek(self) -> None:
+        """Look for owed rows in the store; called at start and every minute."""
+        self._overflowed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write what is offered until cancelled. Cancelling loses nothing: it stays owed."""
+        delay = FIRST_DELAY_S
+        while True:
+            await self._wake.wait()
+            if not self._waiting and self._overflowed:
+                await self._find_owed()
+            if not self._waiting:
+                self._wake.clear()
+                await self._tell()
+                continue
+            taken = self._take()
+            try:
+                await self._write(taken)
+            except Unavailable as error:
+                self._put_back(taken)
+                if self.away is None:
+                    log.warning(
+                        "%s is away, its rollups are owed, nothing is lost: %s", self._sink.name, error
+                    )
+                self.away = str(error)
+                self._metrics.sink_write(self._sink.name, "unavailable")
+                await self._tell()
+                await self._sleep(pause(delay, error.retry_after))
+                delay = min(delay * 2, LONGEST_DELAY_S)
+            else:
+                if self.away is not None:
+                    log.warning("%s is back", self._sink.name)
+                self.away = None
+                delay = FIRST_DELAY_S
+                await self._settle(taken)
+                await self._tell()
+
+    def _take(self) -> list[Saved]:
+        keys = list(self._waiting)[:WRITTEN_AT_A_TIME]
+        taken = [self._waiting.pop(key) for key in keys]
+        self._in_flight = len(taken)
+        return taken
+
+    def _put_back(self, taken: Sequence[Saved]) -> None:
+        self._in_flight = 0
+        for row in taken:
+            self._waiting.setdefault(row.key, row)
+
+    async def _tell(self) -> None:
+        self._metrics.sink_pending(self._sink.name, self.waiting)
+        async with self._turn:
+            self._turn.notify_all()
+
+    async def _find_owed(self) -> None:
+        found = await self._outages.ridden_out(
+            "state", lambda: self._store.owed_rows(list(self._tables), WRITTEN_AT_A_TIME)
+        )
+        self._overflowed = len(found) == WRITTEN_AT_A_TIME
+        self.offer(
+            Saved(row.key, row.version, self._tables[row.key.table].unpack(row.data))
+            for row in found
+        )
+
+    async def _write(self, rows: Sequence[Saved]) -> None:
+        """Write all; a point that the sink refuses for good is found by halving and put aside."""
+        points = [self._tables[row.key.table].point(row.key, row.state) for row in rows]
+        pending = [points]
+        while pending:
+            part = pending.pop()
+            try:
+                await self._sink.write(part)
+            except Refused as error:
+                if len(part) == 1:
+                    await self._put_aside(part[0], error)
+                else:
+                    middle = len(part) // 2
+                    pending += [part[middle:], part[:middle]]
+            else:
+                self._metrics.sink_write(self._sink.name, "written", len(part))
+
+    async def _put_aside(self, point: Point, error: Refused) -> None:
+        log.error("%s refused a point of %s for good: %s", self._sink.name, point.rollup, error)
+        self._metrics.sink_write(self._sink.name, "refused")
+        body = msgspec.json.encode(point)
+        address = repr((point.rollup, point.window, point.time, point.tags)).encode()
+        letter = DeadLetter(
+            id=f"{self._sink.name}:{hashlib.sha256(address).hexdigest()[:32]}",
+            position=NOWHERE,
+            received=self._clock_ms(),
+            agent=self._sink.name,
+            reason=f"{self._sink.name} refused the point: {error}",
+            pointer="",
+            body=body,
+            length=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+        )
+        await self._outages.ridden_out("dead letters", lambda: self._dead_letters.put([letter]))
+
+    async def _settle(self, rows: Sequence[Saved]) -> None:
+        settled = [(row.key, row.version) for row in rows]
+        await self._outages.ridden_out("state", lambda: self._store.settle_rows(settled))
+        self._cache.settle(settled)
+        self._in_flight = 0

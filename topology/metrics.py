@@ -1,0 +1,118 @@
+"""Every metric, with its kind, meaning and remedy. Names are part of the contract.
+
+Metrics are made on a registry of the process's own and handed down; nothing is global.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+Outcome: TypeAlias = Literal["folded", "ignored", "duplicate", "late", "dead"]
+Written: TypeAlias = Literal["written", "unavailable", "refused"]
+
+
+class Metrics:
+    """Typed setters, so that a misspelt name or label fails the type check."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        # Remedy where the sum over outcomes differs from received: report it, the ledger must balance.
+        self._events = Counter(
+            "eventsink_events",
+            "Events by what became of them; late, dead and duplicate ones deserve a look when they rise.",
+            ["group", "agent", "outcome"],
+            registry=registry,
+        )
+        self._received = Counter(
+            "eventsink_events_received",
+            "Events that a group read, whatever became of them.",
+            ["group"],
+            registry=registry,
+        )
+        self._skewed = Counter(
+            "eventsink_events_skewed",
+            "Events from the future, placed at their arrival; set the clock of whoever sends them.",
+            ["group"],
+            registry=registry,
+        )
+        self._lag_events = Gauge(
+            "eventsink_agent_lag_events",
+            "Messages in the log that the agent has not saved; look for a sink or store that is away.",
+            ["agent"],
+            registry=registry,
+        )
+        self._lag_seconds = Gauge(
+            "eventsink_agent_lag_seconds",
+            "Age of the newest event that the agent has saved, 0 when it is at the end of the log.",
+            ["agent"],
+            registry=registry,
+        )
+        self._up = Gauge(
+            "eventsink_agent_up",
+            "1 while the agent runs; 0 means that the process is about to stop with an error.",
+            ["agent"],
+            registry=registry,
+        )
+        self._watermark = Gauge(
+            "eventsink_watermark_seconds",
+            "Event time (Unix) up to which the agent's group believes to have seen everything.",
+            ["agent"],
+            registry=registry,
+        )
+        self._checkpoint = Gauge(
+            "eventsink_checkpoint_age_seconds",
+            "Time since the agent's position was saved; grows while the store of rows is away.",
+            ["agent"],
+            registry=registry,
+        )
+        self._sink_writes = Counter(
+            "eventsink_sink_writes",
+            "Values written to, or refused by, a sink; unavailable counts tries.",
+            ["sink", "outcome"],
+            registry=registry,
+        )
+        self._sink_pending = Gauge(
+            "eventsink_sink_pending",
+            "Values that wait for the sink; see its own log when this grows.",
+            ["sink"],
+            registry=registry,
+        )
+        self._imbalance = Gauge(
+            "eventsink_ledger_imbalance_events",
+            "Received minus the sum of outcomes of an agent; anything but 0 is a fault of eventsink.",
+            ["agent"],
+            registry=registry,
+        )
+
+    def received(self, group: str, events: int) -> None:
+        self._received.labels(group).inc(events)
+
+    def outcome(self, group: str, agent: str, outcome: Outcome, events: int) -> None:
+        self._events.labels(group, agent, outcome).inc(events)
+
+    def skewed(self, group: str, events: int) -> None:
+        self._skewed.labels(group).inc(events)
+
+    def lag(self, agent: str, *, events: int, seconds: float) -> None:
+        self._lag_events.labels(agent).set(events)
+        self._lag_seconds.labels(agent).set(seconds)
+
+    def up(self, agent: str, *, running: bool) -> None:
+        self._up.labels(agent).set(running)
+
+    def watermark(self, agent: str, seconds: float) -> None:
+        self._watermark.labels(agent).set(seconds)
+
+    def checkpoint_age(self, agent: str, seconds: float) -> None:
+        self._checkpoint.labels(agent).set(seconds)
+
+    def sink_write(self, sink: str, outcome: Written, values: int = 1) -> None:
+        self._sink_writes.labels(sink, outcome).inc(values)
+
+    def sink_pending(self, sink: str, values: int) -> None:
+        self._sink_pending.labels(sink).set(values)
+
+    def imbalance(self, agent: str, events: int) -> None:
+        self._imbalance.labels(agent).set(events)

@@ -1,0 +1,60 @@
+"""Servers go away and come back. Waiting for them is done here, once, and is visible while it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import TypeVar
+
+from topology.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_DELAY_S = 0.1
+#: Long enough not to hammer a server that is starting, short enough that a recovery is not waited for.
+LONGEST_DELAY_S = 5.0
+
+
+class Outages:
+    """What is away at present, by name, and why. ``sleep`` is injected: tests do not wait."""
+
+    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._sleep = sleep
+        self._away: dict[str, str] = {}
+
+    @property
+    def away(self) -> Mapping[str, str]:
+        """Name of each dependency that did not answer the last call, and what it said."""
+        return self._away
+
+    async def ridden_out(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``call``, repeated with backoff and jitter for as long as it says ``Unavailable``.
+
+        ``call`` must be harmless to repeat. Everything else that it raises passes through.
+        """
+        delay = FIRST_DELAY_S
+        while True:
+            try:
+                result = await call()
+            except Unavailable as error:
+                if name not in self._away:
+                    log.warning("%s is away, waiting for it, nothing is lost: %s", name, error)
+                self._away[name] = str(error)
+                await self._sleep(pause(delay, error.retry_after))
+                delay = min(delay * 2, LONGEST_DELAY_S)
+            else:
+                if self._away.pop(name, None) is not None:
+                    log.warning("%s is back", name)
+                return result
+
+
+def pause(delay_s: float, retry_after: timedelta | None) -> float:
+    """Seconds until the next try: what the server asked for, else between half of and the whole ``delay_s``."""
+    if retry_after is not None:
+        return retry_after.total_seconds()
+    return delay_s * random.uniform(0.5, 1.0)

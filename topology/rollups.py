@@ -1,0 +1,132 @@
+"""Rollups: a name, key tags, measures. Declared in ``agents/``, folded by ``folding``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import msgspec
+
+from topology.measures import Cell, Distinct, EventType, Measure
+from topology.sinks import Point, Value
+from topology.state import RowKey
+from topology.windows import WINDOWS, Tumbling
+
+Tags: TypeAlias = tuple[str, ...]
+Cells: TypeAlias = tuple[Cell, ...]
+
+UNKNOWN = "unknown"
+MAX_TAG_CHARACTERS = 256
+#: Control characters break line protocol and tables, a backslash escapes what follows it.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ud800-\udfff]")
+_SEPARATOR = "\x1f"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+@lru_cache(maxsize=50_000)
+def clean_tag(value: str | None) -> str:
+    """A key tag as it is stored: never empty, at most 256 characters, nothing that needs escaping twice."""
+    if value is None:
+        return UNKNOWN
+    return _UNFIT.sub("_", value)[:MAX_TAG_CHARACTERS] or UNKNOWN
+
+
+class ByType:
+    """A key tag that follows from the type of the event, not from a field."""
+
+    def __init__(self, name: str, values: Mapping[EventType, str]) -> None:
+        self.name = name
+        self.values = dict(values)
+
+
+class Rollup:
+    """Windowed aggregate. Each key tag is a field of the event, or a ``ByType``."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        key: Sequence[str | ByType],
+        measures: Mapping[str, Measure],
+        windows: Sequence[Tumbling] = WINDOWS,
+    ) -> None:
+        self.name = name
+        self.key: Tags = tuple(tag if isinstance(tag, str) else tag.name for tag in key)
+        self.measures = dict(measures)
+        self.fields: Tags = tuple(measures)
+        self.windows: Mapping[str, Tumbling] = {window.name: window for window in windows}
+        self.types: frozenset[EventType] = frozenset().union(*(m.types for m in measures.values()))
+        self._tags = tuple(key)
+        self._measures: tuple[Measure, ...] = tuple(measures.values())
+        if _SEPARATOR in name or not self.key:
+            raise ValueError(f"rollup {name!r} needs a plain name and at least one key tag")
+
+    def __repr__(self) -> str:
+        return f"Rollup({self.name!r})"
+
+    def tags(self, event: Any) -> Tags:
+        """Values of the key tags of this event, in the order of ``key``."""
+        return tuple(
+            clean_tag(
+                getattr(event, tag, None)
+                if isinstance(tag, str)
+                else tag.values.get(type(event))
+            )
+            for tag in self._tags
+        )
+
+    def table(self, window: Tumbling) -> str:
+        """Name under which the rows of one window size are kept."""
+        return f"{self.name}/{window.name}"
+
+    def row_key(self, window: Tumbling, start_s: int, tags: Tags) -> RowKey:
+        """Address of the row of these tags in the window that starts at ``start_s``."""
+        return RowKey(self.table(window), start_s, _SEPARATOR.join(tags))
+
+    def point(self, key: RowKey, cells: Cells) -> Point:
+        """What the sink is told about a row: absolute values, every field that has one."""
+        values: dict[str, Value] = {}
+        for field, measure, cell in zip(self.fields, self._measures, cells, strict=True):
+            number = measure.value(cell)
+            if number is not None:
+                values[field] = number if measure.integer else float(number)
+        window = key.table.rpartition("/")[2]
+        tags = tuple(zip(self.key, key.key.split(_SEPARATOR), strict=True))
+        return Point(self.name, window, key.at, tags, values)
+
+    # -- the state of a row: one cell a measure --
+
+    def empty(self) -> Cells:
+        return tuple(measure.empty() for measure in self._measures)
+
+    def of(self, events: Sequence[Any]) -> Cells:
+        return tuple(measure.of(events) for measure in self._measures)
+
+    def merge(self, one: Cells, other: Cells) -> Cells:
+        return tuple(
+            measure.merge(a, b)
+            for measure, a, b in zip(self._measures, one, other, strict=True)
+        )
+
+    def pack(self, cells: Cells) -> bytes:
+        return _encode(
+            [measure.pack(cell) for measure, cell in zip(self._measures, cells, strict=True)]
+        )
+
+    def unpack(self, packed: bytes) -> Cells:
+        return tuple(
+            measure.unpack(cell)
+            for measure, cell in zip(self._measures, _decode(packed), strict=True)
+        )
+
+    def weight(self, cells: Cells) -> int:
+        """Bytes of memory, roughly: what the bound of the cache is counted in."""
+        weight = 0
+        for measure, cell in zip(self._measures, cells, strict=True):
+            if isinstance(measure, Distinct):
+                weight += len(cell) if isinstance(cell, bytes) else 80 * len(cell)
+        return weight
