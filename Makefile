@@ -1,0 +1,44 @@
+# What CI runs is `make check` and `make test`; what a newcomer runs is `make run`.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+
+.PHONY: help setup run test check format bench lock stack-env clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make the environment in .venv, with eventsink in .venv/bin
+	@scripts/setup
+
+run: setup ## set up, then start everything in one process on the embedded default
+	@exec $(BIN)/eventsink up
+
+test: setup ## set up, install the servers that the tests start, run every test
+	@scripts/install-test-servers
+	EVENTSINK_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m ""
+
+check: setup ## format, lint and types; starts no server
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## put files into the format that check wants
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## measure against what a user would otherwise use, with a table of ratios
+	@scripts/install-test-servers
+	@$(BIN)/python -m bench
+
+lock: setup ## resolve the dependencies of pyproject.toml again, into the lock files
+	@scripts/lock
+
+stack-env: ## write .env with random passwords for `docker compose up`
+	@scripts/stack-env
+
+clean: ## remove the environment, caches and builds; keeps data/ and .env
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
