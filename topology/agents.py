@@ -41,11 +41,16 @@ class Agent:
     rollups: tuple[Rollup, ...]
     body: Body
 
+    @property
+    def types(self) -> frozenset[type] | None:
+        """The events that it looks at; None where it takes all."""
+        return frozenset().union(*(rollup.types for rollup in self.rollups)) if self.rollups else None
+
 
 def agent(*, group: str, rollups: Sequence[Rollup] = ()) -> Callable[[Body], Agent]:
     """Declare the decorated function as an agent of ``group``."""
 
     def declare(body: Body) -> Agent:
-        return Agent(name=body.__name__, group=group, rollups=tuple(rollups), body=body)  # type: ignore[attr-defined]
+        return Agent(name=body.__name__, group=group, rollups=tuple(rollups), body=body)
 
     return declare

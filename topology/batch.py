@@ -27,8 +27,8 @@ class LogEvent(NamedTuple):
 class Batch(NamedTuple):
     """``first`` and ``last`` bound every position of the messages read, those of refused events included.
 
-    ``events`` are to be processed. ``duplicates`` and ``dead`` are the positions of the others: told apart once,
-    before the agents. ``digest`` is of the last message. ``reading`` counts how often the group
+    ``events`` are to be processed. ``duplicates`` and ``dead`` are the positions of the others: told apart
+    once, before the agents. ``digest`` is of the last message. ``reading`` counts how often the group
     began to read: batches of an earlier reading are void.
     """
 

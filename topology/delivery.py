@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -18,7 +19,7 @@ from topology.metrics import Metrics
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, Outages, pause
 from topology.position import NOWHERE
 from topology.rollups import Rollup
-from topology.rows import RowCache, Saved
+from topology.rows import Saved
 from topology.sinks import DeadLetter, DeadLetters, Point, RollupSink
 from topology.state import RowKey, StateStore
 
@@ -39,7 +40,7 @@ class Delivery:
         self,
         sink: RollupSink,
         store: StateStore,
-        cache: RowCache,
+        on_settled: Callable[[Sequence[tuple[RowKey, int]]], None],
         tables: Mapping[str, Rollup],
         *,
         dead_letters: DeadLetters,
@@ -50,7 +51,7 @@ class Delivery:
     ) -> None:
         self._sink = sink
         self._store = store
-        self._cache = cache
+        self._on_settled = on_settled
         self._tables = tables
         self._dead_letters = dead_letters
         self._outages = outages
@@ -82,10 +83,11 @@ class Delivery:
         if self._waiting:
             self._wake.set()
 
-    async def delivered(self) -> None:
-        """Return once nothing waits, or the sink is found to be away: what is owed is not waited for."""
-        async with self._turn:
-            await self._turn.wait_for(lambda: self.waiting == 0 or self.away is not None)
+    async def delivered(self, patience_s: float) -> None:
+        """Return once nothing waits, or the sink is away or slow: what is owed is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s), self._turn:
+                await self._turn.wait_for(lambda: self.waiting == 0 or self.away is not None)
 
     def seek(self) -> None:
         """Look for owed rows in the store; called at start and every minute."""
@@ -146,10 +148,7 @@ class Delivery:
             "state", lambda: self._store.owed_rows(list(self._tables), WRITTEN_AT_A_TIME)
         )
         self._overflowed = len(found) == WRITTEN_AT_A_TIME
-        self.offer(
-            Saved(row.key, row.version, self._tables[row.key.table].unpack(row.data))
-            for row in found
-        )
+        self.offer(Saved(row.key, row.version, self._tables[row.key.table].unpack(row.data)) for row in found)
 
     async def _write(self, rows: Sequence[Saved]) -> None:
         """Write all; a point that the sink refuses for good is found by halving and put aside."""
@@ -189,5 +188,5 @@ class Delivery:
     async def _settle(self, rows: Sequence[Saved]) -> None:
         settled = [(row.key, row.version) for row in rows]
         await self._outages.ridden_out("state", lambda: self._store.settle_rows(settled))
-        self._cache.settle(settled)
+        self._on_settled(settled)
         self._in_flight = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from topology.batch import Batch, LogEvent
+from topology.batch import LogEvent
 from topology.position import Position
-from topology.rollups import Rollup, Tags
-from topology.rows import Row, RowCache
+from topology.rollups import Cells, Rollup, Tags
+from topology.rows import RowCache
 from topology.state import RowKey
 from topology.windows import MINUTE
 
@@ -21,50 +22,65 @@ class Folded(NamedTuple):
 
 
 async def fold(
-    rollup: Rollup, batch: Batch, rows: RowCache, *, after: Position, horizon_s: int | None
+    rollup: Rollup,
+    events: Sequence[LogEvent],
+    rows: RowCache,
+    *,
+    after: Position,
+    horizon_s: int | None,
 ) -> Folded:
-    """Fold the events beyond position ``after``.
+    """Fold the events beyond position ``after``; all of them or, when this raises, none.
 
     Events of one key and minute are reduced to one part, which is merged into the row of each window: the
-    cost of an event does not grow with the number of windows. An event at or below a row's ``upto`` is in that
-    row and is skipped. ``horizon_s``: windows that end at or before it are gone.
+    cost of an event does not grow with the number of windows. An event at or below a row's ``upto`` is in
+    that row and is skipped. ``horizon_s``: windows that end at or before it are gone.
     """
-    parts: defaultdict[tuple[int, Tags], list[LogEvent]] = defaultdict(list)
-    types = rollup.types
-    for event in batch.events:
-        if type(event.event) in types and event.position > after:
-            parts[MINUTE.start(event.time_ms // 1000), rollup.tags(event.event)].append(event)
     taken: set[Position] = set()
+    groups: defaultdict[tuple[int, Tags], list[LogEvent]] = defaultdict(list)
+    types = rollup.types
+    for event in events:
+        if type(event.event) in types:
+            taken.add(event.position)
+            if event.position > after:
+                groups[MINUTE.start(event.time_ms // 1000), rollup.tags(event.event)].append(event)
     late: set[Position] = set()
-    targets: list[tuple[RowKey, list[LogEvent], int]] = []
-    for number, ((minute, tags), events) in enumerate(parts.items()):
-        positions = [event.position for event in events]
+    targets: list[tuple[RowKey, _Part]] = []
+    for (minute, tags), grouped in groups.items():
+        part = _Part(rollup, grouped)
         for window in rollup.windows.values():
             start = window.start(minute)
             if horizon_s is not None and window.end(start) <= horizon_s:
-                late.update(positions)
+                late.update(event.position for event in grouped)
             else:
-                targets.append((rollup.row_key(window, start, tags), events, number))
-        taken.update(positions)
+                targets.append((rollup.row_key(window, start, tags), part))
     if targets:
-        loaded = await rows.load(list(dict.fromkeys(key for key, _, _ in targets)))
-        reduced: dict[int, object] = {}
-        # From here to the end of the loop there is no await: all of a batch's changes to a row are one.
-        upto = {key: row.upto for key, row in loaded.items()}
-        for key, events, number in targets:
+        loaded = await rows.load(list(dict.fromkeys(key for key, _ in targets)))
+        # No await from here on: all changes of this batch to a row are one, and rows change together.
+        changes: dict[RowKey, tuple[Cells, Position]] = {}
+        for key, part in targets:
             row = loaded[key]
-            if upto[key] < events[0].position:
-                if number not in reduced:
-                    reduced[number] = rollup.of([event.event for event in events])
-                _merge(rollup, rows, row, reduced[number], events[-1].position)
-            elif fresh := [event for event in events if event.position > upto[key]]:
-                part = rollup.of([event.event for event in fresh])
-                _merge(rollup, rows, row, part, fresh[-1].position)
+            cells, upto = changes.get(key, (row.state, row.upto))
+            if (news := part.beyond(row.upto)) is not None:
+                changes[key] = (rollup.merge(cells, news), max(upto, part.last))
+        for key, (cells, upto) in changes.items():
+            rows.change(loaded[key], cells, upto)
     return Folded(taken, late)
 
 
-def _merge(
-    rollup: Rollup, rows: RowCache, row: Row, part: object, last: Position
-) -> None:
-    state = rollup.merge(row.state, part)  # type: ignore[arg-type]  # cells are the rollup's own
-    rows.change(row, state, max(row.upto, last))
+class _Part:
+    """Events of one key and minute, reduced once however many windows take them."""
+
+    def __init__(self, rollup: Rollup, events: Sequence[LogEvent]) -> None:
+        self._rollup = rollup
+        self._events = events
+        self._whole: Cells | None = None
+        self.last = events[-1].position
+
+    def beyond(self, upto: Position) -> Cells | None:
+        """The cells of the events that a row folded up to ``upto`` lacks, None if it lacks none."""
+        if upto < self._events[0].position:
+            if self._whole is None:
+                self._whole = self._rollup.of([event.event for event in self._events])
+            return self._whole
+        lacking = [event.event for event in self._events if event.position > upto]
+        return self._rollup.of(lacking) if lacking else None

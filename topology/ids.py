@@ -31,15 +31,11 @@ class IdTable:
         return {}
 
     def pack(self, seen: Seen) -> bytes:
-        return b"".join(
-            identity + position.to_bytes(POSITION_BYTES) for identity, position in seen.items()
-        )
+        return b"".join(identity + position.to_bytes(POSITION_BYTES) for identity, position in seen.items())
 
     def unpack(self, packed: bytes) -> Seen:
         return {
-            packed[at : at + HASH_BYTES]: Position(
-                int.from_bytes(packed[at + HASH_BYTES : at + ENTRY_BYTES])
-            )
+            packed[at : at + HASH_BYTES]: Position(int.from_bytes(packed[at + HASH_BYTES : at + ENTRY_BYTES]))
             for at in range(0, len(packed), ENTRY_BYTES)
         }
 

@@ -64,7 +64,7 @@ class Intake:
         self._last_arrival_ms = 0
 
     async def admit(self, messages: Sequence[Message], *, epoch: int, reading: int) -> Batch:
-        """One batch of all events of these messages. Waits while the store is away; raises nothing of its own."""
+        """One batch of all events of these messages. Waits while the store is away."""
         items = [item for message in messages for item in self._items(message, epoch)]
         refused = [item for item in items if isinstance(item.result, Refusal)]
         if refused:
@@ -77,9 +77,7 @@ class Intake:
             first=position(epoch, messages[0].offset),
             last=end_of_message(position(epoch, messages[-1].offset)),
             digest=messages[-1].digest(),
-            events=[event for event in events if event.position not in repeated]
-            if repeated
-            else events,
+            events=[event for event in events if event.position not in repeated] if repeated else events,
             duplicates=sorted(repeated),
             dead=[item.position for item in refused],
         )
@@ -149,24 +147,21 @@ class Intake:
             )
         }
         if news:
-            recorded |= await self._outages.ridden_out(
-                "state", lambda: self._store.record_arrivals(news)
-            )
+            recorded |= await self._outages.ridden_out("state", lambda: self._store.record_arrivals(news))
         return recorded
 
     async def _bury(self, refused: Sequence[_Item]) -> None:
-        letters = [self._letter(item) for item in refused]
+        letters = [self._letter(item, item.result) for item in refused if isinstance(item.result, Refusal)]
         await self._outages.ridden_out("dead letters", lambda: self._dead_letters.put(letters))
 
-    def _letter(self, item: _Item) -> DeadLetter:
-        assert isinstance(item.result, Refusal)
+    def _letter(self, item: _Item, refusal: Refusal) -> DeadLetter:
         received = item.message.received_ms
         return dead_letter(
             item.position,
             item.body,
             received_ms=self._clock_ms() if received is None else received,
             agent="",
-            refusal=item.result,
+            refusal=refusal,
         )
 
 
@@ -183,9 +178,7 @@ def _sighting(event: Event, message: Message, at: Position) -> Sighting | None:
     return Sighting(time // 1000, identity(event.source, own_id, time), at)
 
 
-def dead_letter(
-    at: Position, body: bytes, *, received_ms: int, agent: str, refusal: Refusal
-) -> DeadLetter:
+def dead_letter(at: Position, body: bytes, *, received_ms: int, agent: str, refusal: Refusal) -> DeadLetter:
     """The letter of an event that the intake (``agent`` empty) or an agent cannot process."""
     place = written(at).replace("/", "-")
     return DeadLetter(

@@ -65,7 +65,7 @@ class LogReader(Protocol):
         """Stop consuming; idempotent."""
 
 
-class LogReplaced(Exception):  # noqa: N818 - a signal between log and group, never shown
+class LogReplaced(Exception):  # a signal between log and group, never shown
     """The log was deleted and made again, or reading had to be reopened: check the digest, then read anew."""
 
 

@@ -190,14 +190,11 @@ class Distinct:
             frozenset(
                 fingerprint(value)
                 for event in events
-                if type(event) in self.types
-                and (value := getattr(event, self.field)) is not None
+                if type(event) in self.types and (value := getattr(event, self.field)) is not None
             )
         )
 
-    def merge(
-        self, one: frozenset[int] | bytes, other: frozenset[int] | bytes
-    ) -> frozenset[int] | bytes:
+    def merge(self, one: frozenset[int] | bytes, other: frozenset[int] | bytes) -> frozenset[int] | bytes:
         if isinstance(one, frozenset) and isinstance(other, frozenset):
             if other <= one:
                 return one
@@ -216,7 +213,8 @@ class Distinct:
         sketch = _sketch(cell)
         union.update(sketch)
         union.update(sketch)
-        return round(union.get_result(tgt_hll_type.HLL_8).get_estimate())
+        estimate: float = union.get_result(tgt_hll_type.HLL_8).get_estimate()
+        return round(estimate)
 
     def pack(self, cell: frozenset[int] | bytes) -> Any:
         return sorted(cell) if isinstance(cell, frozenset) else cell

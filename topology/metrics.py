@@ -5,6 +5,7 @@ Metrics are made on a registry of the process's own and handed down; nothing is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -89,8 +90,9 @@ class Metrics:
     def received(self, group: str, events: int) -> None:
         self._received.labels(group).inc(events)
 
-    def outcome(self, group: str, agent: str, outcome: Outcome, events: int) -> None:
-        self._events.labels(group, agent, outcome).inc(events)
+    def outcomes(self, group: str, agent: str, events: Mapping[Outcome, int]) -> None:
+        for outcome, count in events.items():
+            self._events.labels(group, agent, outcome).inc(count)
 
     def skewed(self, group: str, events: int) -> None:
         self._skewed.labels(group).inc(events)
@@ -114,5 +116,5 @@ class Metrics:
     def sink_pending(self, sink: str, values: int) -> None:
         self._sink_pending.labels(sink).set(values)
 
-    def imbalance(self, agent: str, events: int) -> None:
-        self._imbalance.labels(agent).set(events)
+    def ledger(self, agent: str, received: int, accounted: int) -> None:
+        self._imbalance.labels(agent).inc(received - accounted)

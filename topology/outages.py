@@ -54,7 +54,7 @@ class Outages:
 
 
 def pause(delay_s: float, retry_after: timedelta | None) -> float:
-    """Seconds until the next try: what the server asked for, else between half of and the whole ``delay_s``."""
+    """Seconds until the next try: what the server asked for, else half to the whole of ``delay_s``."""
     if retry_after is not None:
         return retry_after.total_seconds()
-    return delay_s * random.uniform(0.5, 1.0)
+    return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret

@@ -9,7 +9,8 @@ offset 0, and its events are not the old ones. The index counts events within on
 
 from __future__ import annotations
 
-from typing import NamedTuple, NewType
+from dataclasses import astuple, dataclass
+from typing import NewType
 
 Position = NewType("Position", int)
 
@@ -24,7 +25,8 @@ MAX_EPOCH = (1 << EPOCH_BITS) - 1
 NOWHERE = Position(-1)
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
     """A position taken apart."""
 
     epoch: int
@@ -43,9 +45,7 @@ def place(at: Position) -> Place:
     """Unpack; the inverse of :func:`position`."""
     if at < 0:
         raise ValueError("before the first event there is no place")
-    return Place(
-        at >> (OFFSET_BITS + INDEX_BITS), at >> INDEX_BITS & MAX_OFFSET, at & MAX_INDEX
-    )
+    return Place(at >> (OFFSET_BITS + INDEX_BITS), at >> INDEX_BITS & MAX_OFFSET, at & MAX_INDEX)
 
 
 def end_of_message(at: Position) -> Position:
@@ -55,4 +55,4 @@ def end_of_message(at: Position) -> Position:
 
 def written(at: Position) -> str:
     """``epoch/offset/index``, as people see it in tables and logs."""
-    return "/".join(map(str, place(at)))
+    return "/".join(map(str, astuple(place(at))))

@@ -38,7 +38,7 @@ def clean_tag(value: str | None) -> str:
 class ByType:
     """A key tag that follows from the type of the event, not from a field."""
 
-    def __init__(self, name: str, values: Mapping[EventType, str]) -> None:
+    def __init__(self, name: str, values: Mapping[Any, str]) -> None:
         self.name = name
         self.values = dict(values)
 
@@ -71,11 +71,7 @@ class Rollup:
     def tags(self, event: Any) -> Tags:
         """Values of the key tags of this event, in the order of ``key``."""
         return tuple(
-            clean_tag(
-                getattr(event, tag, None)
-                if isinstance(tag, str)
-                else tag.values.get(type(event))
-            )
+            clean_tag(getattr(event, tag, None) if isinstance(tag, str) else tag.values.get(type(event)))
             for tag in self._tags
         )
 
@@ -107,20 +103,14 @@ class Rollup:
         return tuple(measure.of(events) for measure in self._measures)
 
     def merge(self, one: Cells, other: Cells) -> Cells:
-        return tuple(
-            measure.merge(a, b)
-            for measure, a, b in zip(self._measures, one, other, strict=True)
-        )
+        return tuple(measure.merge(a, b) for measure, a, b in zip(self._measures, one, other, strict=True))
 
     def pack(self, cells: Cells) -> bytes:
-        return _encode(
-            [measure.pack(cell) for measure, cell in zip(self._measures, cells, strict=True)]
-        )
+        return _encode([measure.pack(cell) for measure, cell in zip(self._measures, cells, strict=True)])
 
     def unpack(self, packed: bytes) -> Cells:
         return tuple(
-            measure.unpack(cell)
-            for measure, cell in zip(self._measures, _decode(packed), strict=True)
+            measure.unpack(cell) for measure, cell in zip(self._measures, _decode(packed), strict=True)
         )
 
     def weight(self, cells: Cells) -> int:

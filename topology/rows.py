@@ -8,12 +8,12 @@ crash between any two writes replays to the same numbers.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from topology.errors import Conflict
 from topology.outages import Outages
 from topology.position import NOWHERE, Position
 from topology.state import RowKey, RowWrite, StateStore, StoredRow
@@ -67,8 +67,8 @@ class Saved:
 class RowCache:
     """The rows of one group. ``tables`` resolves a table's name; ``owing`` names those with a sink.
 
-    Versions are ``generation << 40 | counter``: unique over all workers, so a version found in the store tells
-    whose write it was.
+    ``versions`` are ascending and unique over all workers (they begin with the generation), so a version
+    found in the store tells whose write it was.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class RowCache:
         tables: Mapping[str, Table],
         *,
         owing: Iterable[str],
-        generation: int,
+        versions: Iterator[int],
         max_bytes: int,
         outages: Outages,
     ) -> None:
         self._store = store
         self._tables = tables
         self._owing = frozenset(owing)
-        self._next_version = generation << 40
+        self._versions = versions
         self._max_bytes = max_bytes
         self._outages = outages
         self._rows: OrderedDict[RowKey, Row] = OrderedDict()
@@ -114,9 +114,7 @@ class RowCache:
         with self._held(keys):
             missing = [key for key in keys if key not in rows]
             if missing:
-                stored = await self._outages.ridden_out(
-                    "state", lambda: self._store.load_rows(missing)
-                )
+                stored = await self._outages.ridden_out("state", lambda: self._store.load_rows(missing))
                 for key in missing:
                     if key not in rows:
                         self._admit(key, stored.get(key))
@@ -165,9 +163,8 @@ class RowCache:
         revisions: list[int] = []
         states: list[Any] = []
         for count, row in enumerate(rows, 1):
-            self._next_version += 1
             data = self._table(row.key).pack(row.state)
-            stored = StoredRow(row.key, self._next_version, row.upto, row.owed, data)
+            stored = StoredRow(row.key, next(self._versions), row.upto, row.owed, data)
             writes.append(RowWrite(stored, row.version))
             revisions.append(row.revision)
             states.append(row.state)
@@ -187,6 +184,11 @@ class RowCache:
             self._room.set()
         return owing
 
+    def abandon(self) -> None:
+        """The reading is void: nobody saves these rows, so nobody may wait for that."""
+        self._max_bytes = sys.maxsize
+        self._room.set()
+
     def settle(self, settled: Iterable[tuple[RowKey, int]]) -> None:
         """The sink has the values of these versions: rows that have not moved on owe nothing."""
         for key, version in settled:
@@ -201,7 +203,7 @@ class RowCache:
                 self._bytes -= self._rows.pop(key).weight
 
     @contextmanager
-    def _held(self, keys: Sequence[RowKey]) -> Any:
+    def _held(self, keys: Sequence[RowKey]) -> Iterator[None]:
         """Keep rows from being evicted while the rest of a bulk is still being loaded."""
         self._in_use.update(keys)
         try:
@@ -236,6 +238,3 @@ class RowCache:
 
     def _table(self, key: RowKey) -> Table:
         return self._tables[key.table]
-
-
-__all__ = ["Conflict", "Row", "RowCache", "Saved", "Table"]

@@ -74,7 +74,7 @@ class StateStore(Protocol):
         """The highest generation taken (0 = none was)."""
 
     async def save_group(self, group: str, state: GroupState) -> None:
-        """Store the state. Raises ``Superseded`` if a later generation than ``state.generation`` was taken."""
+        """Store the state. Raises ``Superseded`` if a later generation than the state's was taken."""
 
     async def read_group(self, group: str) -> GroupState | None:
         """The stored state, for looking at; None if the group never ran."""

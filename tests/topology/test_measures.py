@@ -1,0 +1,121 @@
+"""Measures: what each number is, and that order and grouping never matter."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topology.measures import MAX_SUM, Count, Distinct, Max, Measure, Min, Sum
+
+
+@dataclass(frozen=True)
+class Read:
+    size: int | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True)
+class Other:
+    size: int | None = None
+    user: str | None = None
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.builds(
+            Read,
+            st.none() | st.integers(0, 2**63 - 1) | st.integers(0, 9),
+            st.none() | st.sampled_from("abc"),
+        ),
+        st.builds(Other, st.integers(0, 9), st.sampled_from("xyz")),
+    )
+)
+MEASURES: list[Measure] = [
+    Count(Read),
+    Sum(Read, "size"),
+    Min(Read, "size"),
+    Max(Read, "size"),
+    Distinct([Read], "user"),
+]
+
+
+def reads(events: Sequence[object]) -> list[Read]:
+    return [event for event in events if isinstance(event, Read)]
+
+
+def oracle(events: Sequence[object]) -> list[int | None]:
+    sizes = [event.size for event in reads(events) if event.size is not None]
+    return [
+        len(reads(events)),
+        min(sum(sizes), MAX_SUM),
+        min(sizes, default=None),
+        max(sizes, default=None),
+        len({event.user for event in reads(events)} - {None}),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(EVENTS)
+def test_every_measure_gives_what_a_naive_recomputation_gives(events: list[object]) -> None:
+    assert [m.value(m.of(events)) for m in MEASURES] == oracle(events)
+
+
+@given(EVENTS, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_any_order_and_grouping_gives_the_same(
+    events: list[object], shuffle: random.Random, size: int
+) -> None:
+    shuffled = list(events)
+    shuffle.shuffle(shuffled)
+    for measure in MEASURES:
+        cell = measure.empty()
+        for at in range(0, len(shuffled), size):
+            part = measure.unpack(measure.pack(measure.of(shuffled[at : at + size])))
+            cell = measure.merge(part, cell)
+        assert measure.value(cell) == measure.value(measure.of(events))
+
+
+def test_zero_bytes_is_a_number() -> None:
+    assert Sum(Read, "size").of([Read(size=0)]) == 0
+    assert Min(Read, "size").of([Read(size=0), Read(size=5)]) == 0
+
+
+def test_a_sum_stops_at_the_largest_storable_integer_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    total = Sum(Read, "size")
+    assert total.merge(MAX_SUM - 1, 5) == MAX_SUM  # 2^63 - 2 + 5 > 2^63 - 1
+    assert "2^63 - 1" in caplog.text
+
+
+@pytest.mark.parametrize("users", [999, 1000])
+def test_distinct_is_exact_to_1000(users: int) -> None:
+    measure = Distinct([Read], "user")
+    assert measure.value(measure.of([Read(user=str(n)) for n in range(users)] * 2)) == users
+
+
+@pytest.mark.parametrize("users", [1001, 20_000, 300_000])
+def test_beyond_1000_distinct_is_within_3_percent_and_the_same_in_any_order(users: int) -> None:
+    measure = Distinct([Read], "user")
+    events = [Read(user=str(n)) for n in range(users)]
+    estimate = measure.value(measure.of(events))
+    assert abs(estimate - users) <= 0.03 * users
+    random.Random(1).shuffle(events)
+    cell = measure.empty()
+    for at in range(0, users, 700):
+        cell = measure.merge(cell, measure.of(events[at : at + 700]))
+    assert measure.value(measure.unpack(measure.pack(cell))) == estimate
+
+
+def test_merging_edits_neither_cell() -> None:
+    measure = Distinct([Read], "user")
+    one: frozenset[int] | bytes = measure.of([Read(user="a")])
+    other = measure.of([Read(user=str(n)) for n in range(1001)])
+    before = (frozenset(one), bytes(other))
+    measure.merge(one, other)
+    measure.merge(other, other)
+    assert (one, other) == before

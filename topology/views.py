@@ -1,0 +1,150 @@
+"""A batch in the hands of one agent: what it may do with it, and what became of each event.
+
+Every event gets one outcome of each agent, the first that applies: dead, duplicate, late, folded, ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from schemas.canonical import canonical
+from schemas.reading import Refusal
+from topology.agents import Agent
+from topology.batch import Batch, LogEvent
+from topology.errors import EventsinkError, Refused
+from topology.folding import fold
+from topology.intake import dead_letter
+from topology.metrics import Metrics, Outcome
+from topology.outages import Outages
+from topology.position import Position
+from topology.reading import Reading
+from topology.rollups import Rollup
+from topology.sinks import DeadLetters, RawEvent, RawEvents
+
+log = logging.getLogger(__name__)
+
+
+class ViewParts(Protocol):
+    """What a view needs of the group's parts."""
+
+    @property
+    def raw_events(self) -> RawEvents: ...
+    @property
+    def dead_letters(self) -> DeadLetters: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def outages(self) -> Outages: ...
+
+
+class View:
+    """Implements ``topology.agents.AgentBatch``. What this agent has folded before is counted, not folded."""
+
+    def __init__(self, agent: Agent, batch: Batch, reading: Reading, parts: ViewParts) -> None:
+        self._agent = agent
+        self._batch = batch
+        self._reading = reading
+        self._parts = parts
+        self._after = reading.positions[agent.name]
+        self._taken: set[Position] = set()
+        self._late: set[Position] = set()
+        self._dead: set[Position] = set()
+
+    async def fold(self, rollup: Rollup) -> None:
+        """Fold the batch; an event that cannot be folded becomes a dead letter of this agent."""
+        try:
+            await self._fold(rollup, self._batch.events)
+        except EventsinkError:
+            raise
+        except Exception:
+            # Nothing of the batch was folded. One event is to blame: find it, keep the others.
+            log.exception("agent %s failed on a batch, trying its events one by one", self._agent.name)
+            for event in self._batch.events:
+                try:
+                    await self._fold(rollup, [event])
+                except EventsinkError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - it becomes the letter's reason
+                    await self._bury(event, error)
+
+    async def _fold(self, rollup: Rollup, events: Sequence[LogEvent]) -> None:
+        folded = await fold(
+            rollup,
+            events,
+            self._reading.rows,
+            after=self._after,
+            horizon_s=self._reading.horizon,
+        )
+        self._taken |= folded.taken
+        self._late |= folded.late
+
+    async def archive(self) -> None:
+        """Keep every event; waits while the archive is away."""
+        self._taken.update(event.position for event in self._batch.events)
+        raw = [_raw(event) for event in self._batch.events if event.position > self._after]
+        if not raw:
+            return
+        try:
+            await self._keep(raw)
+        except Refused:
+            log.exception("the archive refused a batch, trying its events one by one")
+            for event in self._batch.events:
+                if event.position > self._after:
+                    try:
+                        await self._keep([_raw(event)])
+                    except Refused as error:
+                        await self._bury(event, error)
+
+    async def _keep(self, raw: Sequence[RawEvent]) -> None:
+        archive = self._parts.raw_events
+        await self._parts.outages.ridden_out(archive.name, lambda: archive.insert(raw))
+
+    async def _bury(self, event: LogEvent, error: Exception) -> None:
+        log.error("agent %s cannot process event %s: %r", self._agent.name, event.position, error)
+        self._dead.add(event.position)
+        letter = dead_letter(
+            event.position,
+            event.original,
+            received_ms=event.received_ms,
+            agent=self._agent.name,
+            refusal=Refusal("", f"agent {self._agent.name} failed: {error!r}"),
+        )
+        await self._parts.outages.ridden_out("dead letters", lambda: self._parts.dead_letters.put([letter]))
+
+    def count(self, group: str) -> None:
+        """Tell the metrics what became of each event of the batch, and whether that adds up."""
+        types = self._agent.types
+        dead = self._dead
+        late = self._late - dead
+        folded = self._taken - late - dead
+        ignored = sum(
+            1
+            for event in self._batch.events
+            if types is not None and type(event.event) not in types and event.position not in dead
+        )
+        outcomes: dict[Outcome, int] = {
+            "dead": len(self._batch.dead) + len(dead),
+            "duplicate": len(self._batch.duplicates),
+            "late": len(late),
+            "folded": len(folded),
+            "ignored": ignored,
+        }
+        metrics = self._parts.metrics
+        metrics.outcomes(group, self._agent.name, outcomes)
+        metrics.ledger(self._agent.name, self._batch.received, sum(outcomes.values()))
+
+
+def _raw(event: LogEvent) -> RawEvent:
+    identity = event.identity
+    return RawEvent(
+        id=f"p:{event.position}" if identity is None else f"i:{identity.hex()}",
+        position=event.position,
+        time=event.time_ms,
+        received=event.received_ms,
+        type=str(event.event.__struct_config__.tag),
+        space_id=getattr(event.event, "space_id", None),
+        event=canonical(event.event, time_ms=event.time_ms, id=event.event.id),
+        original=event.original,
+    )
