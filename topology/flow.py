@@ -144,7 +144,7 @@ def _body(agent: Agent, group: Group) -> Any:
             # Nothing more is taken from the stream; the process is being stopped.
             await asyncio.get_running_loop().create_future()
 
-    run.__name__ = agent.name
+    run.__name__ = run.__qualname__ = agent.name  # what logs and tracebacks show
     return run
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -125,9 +125,9 @@ class Group:
                 clock_ms=parts.clock_ms,
                 sleep=parts.sleep,
             )
-            self._spawn(self._delivery.run())
-            self._spawn(self._seek_owed())
-        self._checkpointing = self._spawn(self._checkpoints())
+            self._spawn(self._delivery.run)
+            self._spawn(self._seek_owed)
+        self._checkpointing = self._spawn(self._checkpoints)
         for agent in self.agents:
             parts.metrics.up(agent, running=True)
 
@@ -148,10 +148,10 @@ class Group:
         for agent in self.agents:
             self._parts.metrics.up(agent, running=False)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except Exception as error:  # noqa: BLE001 - handed on: whoever runs the process stops it
                 self.fail(error)
 

@@ -23,12 +23,15 @@ RECEIVED_HEADER = "x-eventsink-received"
 
 
 class Outgoing(NamedTuple):
-    """A message on its way into the log, stamped before its first publish so that resending is harmless."""
+    """A message on its way into the log, stamped before its first publish so that resending is harmless.
+
+    ``event_id`` and ``received_ms`` are None only in a message that is passed on as a foreign producer sent it.
+    """
 
     body: bytes
     content_type: str
-    event_id: str
-    received_ms: int
+    event_id: str | None
+    received_ms: int | None
 
 
 class Message(NamedTuple):

@@ -32,7 +32,6 @@ from yarl import URL
 
 from topology import sqlite_log
 from topology.log import JSON, Log, LogReplaced, Outgoing
-from topology.rabbitmq_log import RabbitLog
 from topology.sqlite import Database
 from topology.sqlite_log import SqliteLog
 from topology.uuid7 import uuid7
@@ -156,6 +155,9 @@ class LogConsumer(Consumer):
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)
+
+    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
+        """Topics need no declaration: they are readings of the log, which ``open`` declared."""
 
     def assignment(self) -> set[TP]:
         return set(self._feeds)
@@ -291,6 +293,9 @@ class AmqpTransport(LogTransport):
     ``clowder.metrics``, or those named by ``?exchange=`` and ``?queue=``."""
 
     def make_log(self, url: URL) -> Log:
+        # Here, so that the embedded log does not load the AMQP client.
+        from topology.rabbitmq_log import RabbitLog
+
         names = {name: url.query[name] for name in ("exchange", "queue") if name in url.query}
         return RabbitLog(url.without_query_params("exchange", "queue"), **names)
 

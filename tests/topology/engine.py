@@ -1,0 +1,105 @@
+"""The whole embedded engine in one process, as tests drive it: real log, real Faust, real stores, a clock by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from yarl import URL
+
+from agents import AGENTS
+from tests.topology.stores import Stores, opened
+from topology.flow import Flow
+from topology.groups import Group, GroupParts
+from topology.log import JSON, Outgoing
+from topology.position import place
+
+NOW_MS = 1_795_467_600_000
+
+
+class Engine:
+    """``parts`` may be replaced before ``start`` by ones that fail on order."""
+
+    def __init__(self, stores: Stores, *, keep: timedelta = timedelta(days=36500)) -> None:
+        self.stores = stores
+        self.now_ms = NOW_MS
+        self.parts = GroupParts(
+            log=stores.log,
+            store=stores.state,
+            rollup_sink=stores.rollups,
+            raw_events=stores.raw_events,
+            dead_letters=stores.dead_letters,
+            metrics=stores.metrics,
+            outages=stores.outages,
+            clock_ms=lambda: self.now_ms,
+            # Checkpoints are called by the test; the timer of a year never comes.
+            checkpoint_every=timedelta(days=365),
+            keep=keep,
+        )
+        self.flow: Flow | None = None
+
+    async def start(self) -> None:
+        self.flow = Flow(URL("sqlite:///unused"), AGENTS, self.parts)
+        await self.flow.start()
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        assert self.flow is not None
+        return self.flow.groups
+
+    async def folded(self) -> None:
+        """Wait until every agent has folded everything that is in the log, and no longer."""
+        end = await self.stores.log.end_offset()
+        while not all(
+            end == 0 or (position >= 0 and place(position).offset == end - 1)
+            for group in self.groups
+            for position in group.reading.positions.values()
+        ):
+            await asyncio.sleep(0.001)
+
+    async def checkpoint(self) -> None:
+        for group in self.groups:
+            await group.checkpoint()
+
+    async def stop(self) -> None:
+        assert self.flow is not None
+        await self.flow.stop()
+
+    async def crash(self) -> None:
+        """End without saving anything: what a kill leaves behind."""
+        assert self.flow is not None
+        for group in self.flow.groups:
+            group.fail(RuntimeError("killed by the test"))
+        await self.flow.stop()
+
+
+async def publish(stores: Stores, events: Iterable[Mapping[str, Any]]) -> None:
+    """Append events as a foreign producer does: one a message, nothing stamped."""
+    await stores.log.publish(
+        [Outgoing(json.dumps(event).encode(), JSON, None, None) for event in events]
+    )
+
+
+async def rollup(stores: Stores, name: str, window: str) -> dict[tuple[int, tuple[str, ...]], dict[str, Any]]:
+    """What the sink holds: fields by window start and tag values."""
+    points = await stores.rollups.query(name, window, since=None, until=None, where={}, limit=100_000)
+    return {
+        (point.time, tuple(value for _, value in point.tags)): dict(point.fields) for point in points
+    }
+
+
+@asynccontextmanager
+async def started(folder: Path, **options: Any) -> AsyncIterator[Engine]:
+    """An engine that runs; stopped at the end."""
+    async with opened(folder) as stores:
+        engine = Engine(stores, **options)
+        await engine.start()
+        try:
+            yield engine
+        finally:
+            await engine.stop()

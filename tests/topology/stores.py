@@ -1,0 +1,85 @@
+"""Embedded stores in a temporary folder, as tests of the engine need them, and a store that fails on order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from topology import sqlite_events, sqlite_log, sqlite_rollups, sqlite_state
+from topology.errors import Unavailable
+from topology.metrics import Metrics
+from topology.outages import Outages
+from topology.sqlite import Database
+from topology.sqlite_events import SqliteDeadLetters, SqliteRawEvents
+from topology.sqlite_log import SqliteLog
+from topology.sqlite_rollups import SqliteRollups
+from topology.sqlite_state import SqliteState
+
+SCHEMA = "\n".join(
+    module.SCHEMA for module in (sqlite_log, sqlite_state, sqlite_rollups, sqlite_events)
+)
+
+
+class Stores:
+    """Everything embedded, in one file."""
+
+    def __init__(self, database: Database) -> None:
+        self.log = SqliteLog(database)
+        self.state = SqliteState(database)
+        self.rollups = SqliteRollups(database)
+        self.raw_events = SqliteRawEvents(database)
+        self.dead_letters = SqliteDeadLetters(database)
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self.outages = Outages(sleep=at_once)
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Stores]:
+    """Opened stores; closed at the end."""
+    database = Database(folder / "eventsink.db", schema=SCHEMA)
+    await database.open()
+    try:
+        stores = Stores(database)
+        for part in (stores.log, stores.state, stores.rollups, stores.raw_events, stores.dead_letters):
+            await part.open()
+        yield stores
+    finally:
+        await database.close()
+
+
+async def at_once(seconds: float) -> None:
+    """A sleep that does not wait."""
+
+
+class Failing:
+    """Passes every call on to ``inner``; the calls named in ``failures`` fail first, the given number of times.
+
+    With ``lost=True`` the call is carried out and its answer is lost.
+    """
+
+    def __init__(self, inner: Any, *, lost: bool = False, **failures: int) -> None:
+        self._inner = inner
+        self._lost = lost
+        self.failures = failures
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        real: Callable[..., Awaitable[Any]] = getattr(self._inner, name)
+        if not callable(real):
+            return real
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            if self.failures.get(name, 0) > 0:
+                self.failures[name] -= 1
+                if self._lost:
+                    await real(*args, **kwargs)
+                raise Unavailable(f"{name} failed on order")
+            return await real(*args, **kwargs)
+
+        return call
