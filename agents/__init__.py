@@ -13,8 +13,6 @@ from topology.rollups import Rollup
 
 AGENTS: tuple[Agent, ...] = (storage, traffic, activity, archive)
 
-ROLLUPS: Mapping[str, Rollup] = {
-    rollup.name: rollup for agent in AGENTS for rollup in agent.rollups
-}
+ROLLUPS: Mapping[str, Rollup] = {rollup.name: rollup for agent in AGENTS for rollup in agent.rollups}
 
 __all__ = ["AGENTS", "ROLLUPS"]

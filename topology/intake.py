@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from schemas.events import Event
 from schemas.identity import identity
-from schemas.reading import Refusal, read, split
+from schemas.reading import MAX_BODY_BYTES, Refusal, read, split
 from topology.batch import Batch, LogEvent
 from topology.ids import Ids, Sighting
 from topology.log import NDJSON, Message
@@ -22,8 +22,7 @@ from topology.position import MAX_INDEX, Position, end_of_message, position, wri
 from topology.sinks import DeadLetter, DeadLetters
 from topology.state import StateStore
 
-#: A larger body is a dead letter; of it, this much is kept.
-MAX_BODY_BYTES = 1 << 20
+#: Of a body that is too large to be read, this much is kept.
 KEPT_OF_TOO_LARGE_BYTES = 64 << 10
 
 #: An event this far ahead of its arrival is placed at the arrival.
@@ -85,13 +84,14 @@ class Intake:
     def _items(self, message: Message, epoch: int) -> list[_Item]:
         at = position(epoch, message.offset)
         body = message.body
-        if len(body) > MAX_BODY_BYTES:
-            return [_Item(at, message, body, Refusal("", "too_large: the body is over 1 MiB"))]
         if message.content_type != NDJSON:
             return [_Item(at, message, body, read(body))]
         lines = split(body)
         if len(lines) > MAX_INDEX:
-            return [_Item(at, message, body, Refusal("", "too_large: too many lines"))]
+            too_many = Refusal(
+                "", f"too_large: the message has {len(lines)} lines, at most {MAX_INDEX} are read"
+            )
+            return [_Item(at, message, body, too_many)]
         return [_Item(Position(at + i), message, line, read(line)) for i, line in enumerate(lines)]
 
     async def _placed(self, items: Sequence[_Item]) -> tuple[list[LogEvent], list[Sighting]]:

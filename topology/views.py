@@ -143,7 +143,7 @@ def _raw(event: LogEvent) -> RawEvent:
         position=event.position,
         time=event.time_ms,
         received=event.received_ms,
-        type=str(event.event.__struct_config__.tag),
+        type=event.event.type,
         space_id=getattr(event.event, "space_id", None),
         event=canonical(event.event, time_ms=event.time_ms, id=event.event.id),
         original=event.original,

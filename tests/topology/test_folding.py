@@ -35,7 +35,7 @@ def at(offset: int, time_s: int, event: FileUploaded | FileDeleted | LoggedIn) -
 
 
 def uploaded(space: str | None, size: int) -> FileUploaded:
-    return FileUploaded(space_id=space, bytes=size)
+    return FileUploaded(file_id=None, space_id=space, bytes=size)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ async def test_a_batch_that_cannot_be_folded_leaves_every_row_as_it_was(
 ) -> None:
     rows = Rows(state)
     poison = uploaded("y", 1)
-    bad = at(1, TIME, FileUploaded(space_id="y", bytes="many"))  # type: ignore[arg-type]
+    bad = at(1, TIME, FileUploaded(file_id=None, space_id="y", bytes="many"))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         await rows.fold([at(0, TIME, uploaded("x", 1)), bad, at(2, TIME, poison)])
     assert rows.cache.unsaved == 0
@@ -179,10 +179,10 @@ async def test_a_batch_that_cannot_be_folded_leaves_every_row_as_it_was(
 
 
 def test_key_tags_are_made_fit_to_be_stored() -> None:
-    tags = storage.tags(FileUploaded(space_id="a\\b\x1f\nc" + "d" * 300, bytes=0))
+    tags = storage.tags(FileUploaded(file_id=None, space_id="a\\b\x1f\nc" + "d" * 300, bytes=0))
     assert tags == (("a_b__c" + "d" * 300)[:256],)
-    assert storage.tags(FileUploaded(space_id="", bytes=0)) == ("unknown",)
-    assert storage.tags(FileUploaded(bytes=0)) == ("unknown",)
+    assert storage.tags(FileUploaded(file_id=None, space_id="", bytes=0)) == ("unknown",)
+    assert storage.tags(FileUploaded(file_id=None, bytes=0)) == ("unknown",)
 
 
 def test_every_field_is_written_zeros_included() -> None:

@@ -1,0 +1,139 @@
+"""Reading: whatever came in, as an event or as a refusal. Nothing raises past this module.
+
+    1. canonical        ``type`` has a dot                           events.py
+    2. foreign shapes   each known by its own keys, one file each    clowder1.py
+
+A new foreign shape is a file with a function ``shape`` like Clowder's, entered in ``FOREIGN``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from schemas import clowder1, events
+from schemas.events import Event
+from schemas.refusals import Refusal, refusal
+from schemas.times import from_rfc3339
+
+__all__ = ["MAX_BODY_BYTES", "Refusal", "read", "read_value", "split"]
+
+#: No event is larger; a body that is, is not even looked at.
+MAX_BODY_BYTES = 1 << 20
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Foreign(Protocol):
+    """A message of somebody else's, decoded."""
+
+    def event(self) -> Event | Refusal:
+        """The canonical event. Raises nothing."""
+
+
+#: Each gives the type to decode a message as, or None if it is not of that shape. The first one wins.
+FOREIGN: tuple[Callable[[Mapping[str, object]], Any], ...] = (clowder1.shape,)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def read(body: bytes) -> Event | Refusal:
+    """The event in ``body``: JSON in UTF-8 (else Latin-1), canonical or of a known foreign shape."""
+    if len(body) > MAX_BODY_BYTES:
+        return Refusal("", f"too_large: the body has {len(body)} bytes, at most 1 MiB are read")
+    try:
+        # The two shapes that nearly everything has are decoded straight into structs. What is not exactly
+        # that, and all that is wrong, takes the careful way; the two must agree.
+        if b'"category"' in body:
+            return clowder1.DECODER.decode(body).event()
+        return _settled(events.DECODER.decode(body))
+    except (ValueError, RecursionError) as error:  # ValueError: all of msgspec's errors, and UnicodeError
+        return _read_carefully(body, error)
+
+
+def read_value(value: object) -> Event | Refusal:
+    """The event in a JSON value that was decoded already, such as an item of an array."""
+    if not isinstance(value, dict):
+        return Refusal("", "must be an object")
+    result = _read_object(value)
+    try:
+        # JSON from elsewhere may hold halves of surrogate pairs, which nobody can write again.
+        _encode(result)
+    except UnicodeEncodeError:
+        return Refusal("", "a text in it is not valid Unicode")
+    return result
+
+
+def split(body: bytes) -> list[bytes]:
+    """The events of an ``application/x-ndjson`` body, one a line. Blank lines are skipped and not counted."""
+    return [line for raw in body.split(b"\n") if (line := raw.strip())]
+
+
+def _settled(event: Event) -> Event | Refusal:
+    """Put milliseconds in place of a time that came as text. The event is not anybody else's yet."""
+    time: object = event.time
+    if isinstance(time, str):
+        ms = from_rfc3339(time)
+        if ms is None:
+            return Refusal("/time", "must be RFC 3339 with a zone, in the years 1970 to 9999")
+        force_setattr(event, "time", ms)
+    # Nothing can be told apart by an empty id; taken for one it would make repeats of different events.
+    if event.id == "":
+        force_setattr(event, "id", None)
+    if event.user_id == "":
+        force_setattr(event, "user_id", None)
+    return event
+
+
+def _read_carefully(body: bytes, error: Exception) -> Event | Refusal:
+    """What the quick way could not read, because of ``error``."""
+    text = body.removeprefix(_BYTE_ORDER_MARK).strip()
+    if not text:
+        return Refusal("", "the body is empty")
+    try:
+        value = _decoded(text)
+    except RecursionError:
+        return Refusal("", "nested too deeply")
+    except msgspec.ValidationError as out_of_range:
+        # JSON, with a number that fits nowhere: the quick way knows whose it is.
+        return refusal(error if isinstance(error, msgspec.ValidationError) else out_of_range)
+    except ValueError as malformed:
+        return Refusal("", f"not JSON: {str(malformed).removeprefix('JSON is malformed: ').lower()}")
+    if not isinstance(value, dict):
+        return Refusal("", "must be an object")
+    return _read_object(value)
+
+
+def _decoded(text: bytes) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except UnicodeDecodeError:
+        return msgspec.json.decode(text.decode("latin-1").encode())
+
+
+def _read_object(value: dict[str, object]) -> Event | Refusal:
+    try:
+        result = msgspec.convert(_without_null_defaults(value), _shape(value))
+    except msgspec.ValidationError as error:
+        return refusal(error)
+    except UnicodeEncodeError:
+        return Refusal("", "a text in it is not valid Unicode")
+    return _settled(result) if isinstance(result, Event) else cast(Foreign, result).event()
+
+
+def _without_null_defaults(value: dict[str, object]) -> dict[str, object]:
+    """A null means that the member is missing, also where the default is a number."""
+    if value.get("valid_for_s", 0) is None:
+        return {name: member for name, member in value.items() if name != "valid_for_s"}
+    return value
+
+
+def _shape(value: dict[str, object]) -> Any:
+    """The type to read ``value`` as; the canonical events where nothing is known, for their refusal."""
+    kind = value.get("type")
+    if isinstance(kind, str) and "." in kind:
+        return events.ANY_EVENT
+    return next((found for shape in FOREIGN if (found := shape(value)) is not None), events.ANY_EVENT)
