@@ -1,13 +1,13 @@
 """What can go wrong, as types. The message is written for the person who has to act on it.
 
-    EventsinkError
-    ├── SettingsError      wrong settings: mend them, nothing was started
-    ├── Unavailable        a server or disk does not answer: nothing is lost, try again later
-    ├── Refused            the other side will never take this: do not try again
-    ├── ForeignSchema      the database belongs to something else or to another version
-    ├── FolderInUse        another process works on the data folder
-    ├── Conflict           a row was written by another worker since it was read
-    └── Superseded         a newer worker owns the group: this one must stop
+EventsinkError
+├── SettingsError      wrong settings: mend them, nothing was started
+├── Unavailable        a server or disk does not answer: nothing is lost, try again later
+├── Refused            the other side will never take this: do not try again
+├── ForeignSchema      the database belongs to something else or to another version
+├── FolderInUse        another process works on the data folder
+├── Conflict           a row was written by another worker since it was read
+└── Superseded         a newer worker owns the group: this one must stop
 """
 
 from __future__ import annotations
