@@ -1,0 +1,1 @@
+"""The emergency ingest, queries and the page. Start reading at ``application.py``."""

@@ -1,0 +1,116 @@
+"""Who may do what, and who did: keys of requests, and the log of requests without them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import logging
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from web.keys import Key, Keys, Scope, without_keys
+from web.problems import Handler, Problem
+
+log = logging.getLogger(__name__)
+
+_BEARER = 'Bearer realm="eventsink"'
+#: A browser asks a person for a key only where it is offered Basic; the user name is of no account.
+_BEARER_OR_BASIC = f'{_BEARER}, Basic realm="eventsink", charset="UTF-8"'
+#: Present where somebody passes the request on for somebody else: that one is not on this machine.
+_PASSED_ON = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+#: Of a path, this much is logged.
+_LOGGED_CHARACTERS = 200
+#: Asked every few seconds by machines, or answered once for each event: too many to be read.
+_ROUTINE = frozenset({"/v1/events", "/healthz", "/readyz", "/metrics"})
+
+
+class Access:
+    """Checks the keys of requests. ``loopback``: reading needs none, because only this machine can ask."""
+
+    def __init__(self, keys: Keys, *, loopback: bool, clock: Callable[[], int]) -> None:
+        self._keys = keys
+        self._loopback = loopback
+        self._clock = clock
+
+    def sending(self, request: web.Request) -> Key:
+        """The key of a request that brings events. Raises a 401 or 403 ``Problem``."""
+        return self._allowed(_presented(request), ("events", "health"), _BEARER)
+
+    def reading(self, request: web.Request) -> None:
+        """Raise a 401 or 403 ``Problem`` unless the request may read.
+
+        A page of somebody else's that a browser on this machine shows can make it ask us under a name
+        that it had resolve to a loopback address (DNS rebinding): the name gives it away.
+        """
+        if self._loopback and _is_local(request):
+            return
+        presented = _presented(request) or _basic_password(request.headers.get("Authorization", ""))
+        hint = ", or ask by the name localhost and through no proxy" if self._loopback else ""
+        self._allowed(presented, ("read",), _BEARER_OR_BASIC, hint)
+
+    def _allowed(self, presented: str | None, scopes: Iterable[Scope], challenge: str, hint: str = "") -> Key:
+        key = self._keys.check(presented, self._clock())
+        if key is None:
+            said = (
+                f"a key is needed: send the header Authorization: Bearer KEY{hint}"
+                if presented is None
+                else "the key is unknown, revoked or expired: `eventsink keys list` shows those that are valid"
+            )
+            raise Problem(401, said, headers={"WWW-Authenticate": challenge})
+        if not any(scope in key.scopes for scope in scopes):
+            raise Problem(
+                403, f"the key {key.name} lacks the scope {' or '.join(scopes)}: use another, or make one"
+            )
+        return key
+
+
+def _presented(request: web.Request) -> str | None:
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return request.headers.get("API-KEY") or request.headers.get("X-API-Key")
+
+
+def _basic_password(authorization: str) -> str | None:
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(credentials.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
+    user, _, password = decoded.partition(":")
+    return password or user
+
+
+def _is_local(request: web.Request) -> bool:
+    if any(name in request.headers for name in _PASSED_ON):
+        return False
+    host = request.headers.get("Host", "")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    name = name.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+@web.middleware
+async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One line for each request: no query and no header, where secrets would be, and no key in the path."""
+    response = await handler(request)
+    routine = request.path in _ROUTINE and response.status < 400
+    log.log(
+        logging.DEBUG if routine else logging.INFO,
+        "%s %s %d",
+        request.method,
+        without_keys(request.rel_url.raw_path[:_LOGGED_CHARACTERS]),
+        response.status,
+        extra={"remote": request.remote},
+    )
+    return response

@@ -1,0 +1,85 @@
+"""The web application, from parts handed to it.
+
+GET  /                    page.py       what there is, the latest events, how to send one
+POST /v1/events           ingest.py     events in
+GET  /v1/rollups[/NAME]   queries.py    rows of a rollup
+GET  /v1/events           queries.py    raw events
+GET  /healthz /readyz /metrics          probes.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from topology.log import Log
+from topology.sinks import DeadLetters, RawEvents, RollupSink
+from web import probes
+from web.access import Access, access_log
+from web.documents import Described
+from web.ingest import Ingest
+from web.keys import Keys
+from web.metrics import IngestMetrics
+from web.page import Page
+from web.probes import Ready
+from web.problems import answered, problems
+from web.queries import Queries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebParts:
+    """What the application works on. Whoever builds the parts opens them before, and closes them after.
+
+    ``durable``: where a 202 says that the events are. ``loopback``: bound to a loopback address, so
+    that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
+    application's own metric is added to it.
+    """
+
+    log: Log
+    durable: Literal["broker", "log"]
+    rollup_sink: RollupSink
+    raw_events: RawEvents
+    dead_letters: DeadLetters
+    rollups: Mapping[str, Described]
+    keys: Keys
+    loopback: bool
+    clock: Callable[[], int]
+    ready: Ready
+    registry: CollectorRegistry
+
+
+def build(parts: WebParts) -> web.Application:
+    """The whole application. Run it with ``AppRunner(auto_decompress=False)``: it inflates by itself, within
+    bounds. The logger ``web.access`` has a line for each request; aiohttp's own would show queries."""
+    application = web.Application(middlewares=[access_log, problems])
+    application.add_routes(routes(parts))
+    return application
+
+
+def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
+    """All routes, for an application that has others too. Each answers its errors itself; build them once
+    for a registry."""
+    access = Access(parts.keys, loopback=parts.loopback, clock=parts.clock)
+    ingest = Ingest(
+        parts.log,
+        access,
+        durable=parts.durable,
+        clock=parts.clock,
+        metrics=IngestMetrics(parts.registry),
+    )
+    queries = Queries(parts.rollups, parts.rollup_sink, parts.raw_events, access, clock=parts.clock)
+    page = Page(
+        parts.rollups, parts.raw_events, parts.dead_letters, access, ready=parts.ready, clock=parts.clock
+    )
+    return [
+        web.get("/", answered(page.show)),
+        ingest.route(),
+        web.get("/v1/rollups", answered(queries.list_rollups)),
+        web.get("/v1/rollups/{name}", answered(queries.rollup)),
+        web.get("/v1/events", answered(queries.events)),
+        *probes.routes(parts.ready, parts.registry),
+    ]

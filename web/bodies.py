@@ -1,0 +1,189 @@
+"""Bodies of requests, within bounds: received, inflated, taken apart into items."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import zlib
+from typing import NoReturn, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from schemas.reading import split
+from topology.log import JSON, NDJSON
+from web.problems import Problem
+
+#: Before and after inflating: a larger message would be a dead letter, and bombs end here.
+MAX_BODY_BYTES = 1 << 20
+MAX_ITEMS = 1000
+#: A body that trickles in must not hold a connection for ever.
+BODY_WITHIN_S = 30.0
+
+#: Each is a copy of what follows it, so an endless row of empty ones would be expensive.
+_MAX_GZIP_MEMBERS = 64
+_GZIP_WBITS = zlib.MAX_WBITS | 16
+
+#: ``text/json`` and ``application/jsonl`` are what some clients call them.
+_JSON_TYPES = frozenset({JSON, "text/json"})
+_NDJSON_TYPES = frozenset({NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+
+Item = TypeVar("Item")
+
+_items_of_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def check_headers(request: web.Request) -> None:
+    """Raise the 413 or 415 ``Problem`` that the headers alone deserve, before a byte of the body is read."""
+    if request.headers.get("Content-Type") is not None:
+        kind = request.content_type
+        if kind not in _JSON_TYPES and kind not in _NDJSON_TYPES:
+            raise Problem(
+                415,
+                f"the body must be {JSON} or {NDJSON}: say which in Content-Type",
+                headers={"Accept": f"{JSON}, {NDJSON}"},
+            )
+    _is_gzipped(request)
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise _too_large()
+
+
+async def received(request: web.Request) -> bytes:
+    """The body, inflated. Raises a 400, 408, 413 or 415 ``Problem``."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise _too_large()
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem(408, f"the body did not arrive within {BODY_WITHIN_S:.0f} s: send it again") from None
+    body = b"".join(chunks)
+    return inflated(body) if _is_gzipped(request) else body
+
+
+def inflated(body: bytes) -> bytes:
+    """The content of a gzip stream. Its end is demanded: a stream that was cut would pass for a whole one."""
+    parts: list[bytes] = []
+    room = MAX_BODY_BYTES
+    for _ in range(_MAX_GZIP_MEMBERS):
+        inflater = zlib.decompressobj(_GZIP_WBITS)
+        try:
+            part = inflater.decompress(body, room + 1)
+        except zlib.error:
+            raise Problem(400, "the body is not the gzip that Content-Encoding announces") from None
+        room -= len(part)
+        if room < 0:
+            raise _too_large()
+        if not inflater.eof:
+            raise Problem(400, "the gzip stream breaks off: send it again")
+        parts.append(part)
+        body = inflater.unused_data
+        if not body:
+            return b"".join(parts)
+    raise Problem(400, f"the gzip stream has more than {_MAX_GZIP_MEMBERS} members: compress it as one")
+
+
+def items(body: bytes, content_type: str) -> list[bytes]:
+    """What the body brings, each item in its bytes and, unless it is the whole body, in one line.
+
+    Raises a ``Problem``: 400 if the whole is not JSON, 413 if there are too many. Items are not
+    looked into: one that is no JSON is refused later, by itself.
+    """
+    if content_type in _NDJSON_TYPES:
+        found = split(body.removeprefix(codecs.BOM_UTF8))
+    elif body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        found = _array(body.removeprefix(codecs.BOM_UTF8))
+    else:
+        found = [body]
+    return _few(found)
+
+
+def is_json(body: bytes) -> bool:
+    """Whether a body that could not be read as an event is JSON at all. Nesting beyond measure counts as JSON."""
+    try:
+        json.loads(
+            body.decode("utf-8-sig", "replace"), parse_int=str, parse_float=str, parse_constant=_no_json
+        )
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _array(body: bytes) -> list[bytes]:
+    try:
+        # Not decoded and encoded again: numbers, escapes and repeated members stay what they were.
+        return [msgspec.json.format(bytes(item), indent=-1) for item in _few(_items_of_array(body))]
+    except (ValueError, RecursionError):
+        return _array_leniently(body)
+
+
+def _array_leniently(body: bytes) -> list[bytes]:
+    """Items of an array that msgspec refuses as a whole because of one of them: half a surrogate pair, NaN."""
+    text = body.decode("utf-8", "surrogateescape")
+    decoder = json.JSONDecoder(parse_int=str, parse_float=str)
+    found: list[bytes] = []
+    at = _after_blanks(text, text.index("[") + 1)
+    try:
+        while not text.startswith("]", at):
+            _, end = decoder.raw_decode(text, at)
+            # Strings hold no raw line breaks (the decoder is strict), so these are blanks between tokens.
+            item = text[at:end].replace("\n", " ").replace("\r", " ")
+            found.append(item.encode("utf-8", "surrogateescape"))
+            at = _after_blanks(text, end)
+            _few(found)
+            if text.startswith(",", at):
+                at = _after_blanks(text, at + 1)
+                if text.startswith("]", at):
+                    raise ValueError("a comma before the end")
+            elif not text.startswith("]", at):
+                raise ValueError("no comma between two items")
+    except RecursionError:
+        raise Problem(400, "the body is nested too deeply") from None
+    except ValueError:
+        raise Problem(400, "the body is not JSON") from None
+    if text[at + 1 :].strip(" \t\r\n"):
+        raise Problem(400, "the body is not JSON: something follows the array")
+    return found
+
+
+def _few(found: list[Item]) -> list[Item]:
+    if len(found) > MAX_ITEMS:
+        raise Problem(413, f"there are more than {MAX_ITEMS} items in the body: send it in parts")
+    return found
+
+
+def _after_blanks(text: str, at: int) -> int:
+    while text[at : at + 1] in {" ", "\t", "\r", "\n"}:
+        at += 1
+    return at
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_gzipped(request: web.Request) -> bool:
+    named = ",".join(request.headers.getall("Content-Encoding", ()))
+    encodings = [name.strip().lower() for name in named.split(",")]
+    match [name for name in encodings if name not in {"", "identity"}]:
+        case []:
+            return False
+        case ["gzip" | "x-gzip"]:
+            return True
+        case _:
+            raise Problem(
+                415,
+                "of content encodings only gzip is known here: send the body plain or so",
+                headers={"Accept-Encoding": "gzip"},
+            )
+
+
+def _too_large() -> Problem:
+    return Problem(413, "the body is over 1 MiB, as it came or inflated: send it in parts")
