@@ -1,0 +1,1 @@
+"""The composition root: settings in, running processes out. Nothing else builds connections."""

@@ -1,0 +1,482 @@
+"""All settings, read once and checked when they are made. Nothing else reads the environment.
+
+A setting is an environment variable or the same name in a TOML file; the environment wins, and an
+empty value counts as not set. What is wrong is a ``SettingsError`` that names the variable and says
+what it should be, and never repeats a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from topology.errors import SettingsError
+
+T = TypeVar("T")
+
+PREFIX = "EVENTSINK_"
+#: Read by the tests only, so that one environment serves both.
+IGNORED_PREFIX = "EVENTSINK_TEST_"
+#: Where the settings file is; has no meaning inside one.
+FILE_VARIABLE = "EVENTSINK_SETTINGS"
+
+NAMES: frozenset[str] = frozenset(
+    {
+        FILE_VARIABLE,
+        "EVENTSINK_DATA",
+        "EVENTSINK_BROKER_URL",
+        "EVENTSINK_EXCHANGE",
+        "EVENTSINK_LOG_QUEUE",
+        "EVENTSINK_LOG_MAX_AGE",
+        "EVENTSINK_LOG_MAX_BYTES",
+        "EVENTSINK_INFLUX_URL",
+        "EVENTSINK_INFLUX_TOKEN",
+        "EVENTSINK_INFLUX_ORG",
+        "EVENTSINK_INFLUX_BUCKET",
+        "EVENTSINK_MONGO_URL",
+        "EVENTSINK_MONGO_DATABASE",
+        "EVENTSINK_STATE_URL",
+        "EVENTSINK_KEEP",
+        "EVENTSINK_KEY_BUDGET",
+        "EVENTSINK_AMPLITUDE_API_KEY",
+        "EVENTSINK_AMPLITUDE_URL",
+        "EVENTSINK_GA_MEASUREMENT_ID",
+        "EVENTSINK_GA_API_SECRET",
+        "EVENTSINK_GA_URL",
+        "EVENTSINK_KEYS_FILE",
+        "EVENTSINK_CHECKPOINT_EVERY",
+        "EVENTSINK_LOG_FORMAT",
+    }
+)
+
+#: The embedded log and stores share this file of the data folder.
+DATABASE_FILE = "eventsink.db"
+
+
+def shown(url: str) -> str:
+    """A URL as people may see it: without password, token or query.
+
+    Everything up to the last ``@`` is taken for credentials, so that a password with an unescaped
+    ``/``, ``#`` or ``@`` does not come out either.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***"
+    userinfo, at, place = rest.rpartition("@")
+    place = re.split(r"[?#]", place, maxsplit=1)[0]
+    if not at:
+        return f"{scheme}://{place}"
+    user, colon, _ = userinfo.partition(":")
+    return f"{scheme}://{user}:***@{place}" if colon else f"{scheme}://***@{place}"
+
+
+class Secret:
+    """A value that is not to be seen: ``str``, ``repr`` and formatting hide it, ``reveal`` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the connection that needs it and for nothing else."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __str__(self) -> str:
+        return "***" if self._value else ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class SecretUrl(Secret):
+    """A URL that may hold a password; seen without it."""
+
+    __slots__ = ()
+
+    @property
+    def scheme(self) -> str:
+        return self._value.partition(":")[0].lower()
+
+    @property
+    def path(self) -> Path:
+        """The file of a ``sqlite`` URL."""
+        return Path(unquote(urlsplit(self._value).path))
+
+    @property
+    def passwords(self) -> frozenset[str]:
+        """The password as it is written in the URL and as it is meant; none where there is none."""
+        userinfo, _, _ = self._value.partition("://")[2].rpartition("@")
+        _, _, password = userinfo.partition(":")
+        return frozenset({password, unquote(password)} - {""})
+
+    def __str__(self) -> str:
+        return shown(self._value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """The log. ``max_age`` in RabbitMQ's own words (``14D``)."""
+
+    url: SecretUrl
+    exchange: str
+    queue: str
+    max_age: str
+    max_bytes: int
+
+    @property
+    def embedded(self) -> bool:
+        return self.url.scheme == "sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfluxSettings:
+    """The server of the rollups."""
+
+    url: SecretUrl
+    token: Secret
+    org: str
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MongoSettings:
+    """A MongoDB server and the database in it."""
+
+    url: SecretUrl
+    database: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmplitudeSettings:
+    """The Amplitude forwarder."""
+
+    api_key: Secret
+    url: SecretUrl | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoogleSettings:
+    """The Google Analytics 4 forwarder."""
+
+    measurement_id: str
+    api_secret: Secret
+    url: SecretUrl | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything. None stands for "embedded" (``influx``, ``mongo``, ``state``) or "off" (the
+    forwarders); ``state`` is already MongoDB where only ``EVENTSINK_MONGO_URL`` is set. ``log_format``
+    None: text on a terminal, else JSON."""
+
+    data: Path
+    log: LogSettings
+    influx: InfluxSettings | None
+    mongo: MongoSettings | None
+    state: MongoSettings | None
+    state_file: Path
+    keep: timedelta
+    key_budget: int
+    amplitude: AmplitudeSettings | None
+    google: GoogleSettings | None
+    keys_file: Path
+    checkpoint_every: timedelta
+    log_format: str | None
+
+    @property
+    def database_file(self) -> Path:
+        """The file of the embedded stores."""
+        return self.data / DATABASE_FILE
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Every value that must never be seen, for whoever filters what goes out."""
+        urls = [self.log.url]
+        found: set[str] = set()
+        if self.influx is not None:
+            urls.append(self.influx.url)
+            found.add(self.influx.token.reveal())
+        urls.extend(mongo.url for mongo in (self.mongo, self.state) if mongo is not None)
+        if self.amplitude is not None:
+            found.add(self.amplitude.api_key.reveal())
+        if self.google is not None:
+            found.add(self.google.api_secret.reveal())
+        for url in urls:
+            found |= url.passwords
+        return frozenset(found - {""})
+
+
+def load(environ: Mapping[str, str], file: Path | None = None, *, data: Path | None = None) -> Settings:
+    """Read and check everything. ``file`` (``--settings``) goes before ``EVENTSINK_SETTINGS``, ``data``
+    (``--data``) before ``EVENTSINK_DATA``. Raises ``SettingsError``; touches nothing but the file."""
+    known = _known(environ)
+    if file is None and FILE_VARIABLE in known:
+        file = Path(known[FILE_VARIABLE])
+    values = {**(_from_file(file) if file is not None else {}), **known}
+    if data is not None:
+        values["EVENTSINK_DATA"] = str(data)
+    return _checked(values)
+
+
+def _known(environ: Mapping[str, str]) -> dict[str, str]:
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and not name.startswith(IGNORED_PREFIX) and name not in NAMES:
+            raise _unknown(name, "the environment")
+    return {name: environ[name].strip() for name in NAMES if environ.get(name, "").strip()}
+
+
+def _from_file(file: Path) -> dict[str, str]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        # Its message holds the place and at most one character of the file.
+        raise SettingsError(f"settings file {file} is not TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"settings file {file} is not UTF-8 text: write it as TOML") from None
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {file} cannot be read ({error.strerror}): mend --settings or {FILE_VARIABLE}"
+        ) from None
+    values: dict[str, str] = {}
+    for name, value in content.items():
+        if name.startswith(IGNORED_PREFIX):
+            continue
+        if name == FILE_VARIABLE:
+            raise SettingsError(f"{FILE_VARIABLE} in {file} has no meaning there: take it out")
+        if name not in NAMES:
+            raise _unknown(name, str(file))
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise SettingsError(f"{name} in {file} is a {type(value).__name__}: write it as a string")
+        if str(value).strip():
+            values[name] = str(value).strip()
+    return values
+
+
+def _unknown(name: str, where: str) -> SettingsError:
+    close = difflib.get_close_matches(name, sorted(NAMES), n=1)
+    hint = f"did you mean {close[0]}?" if close else "take it out (`eventsink check --help` lists the names)"
+    return SettingsError(f"{name} in {where} is no setting: {hint}")
+
+
+def _checked(values: Mapping[str, str]) -> Settings:
+    def read(name: str, default: str, parse: Callable[[str], T]) -> T:
+        try:
+            return parse(values.get(name, default))
+        except _Wrong as wrong:
+            raise SettingsError(f"{name} {wrong}") from None
+
+    def optional(name: str, parse: Callable[[str], T]) -> T | None:
+        return read(name, values[name], parse) if name in values else None
+
+    data = read("EVENTSINK_DATA", "./data", _path)
+    database = data / DATABASE_FILE
+
+    database_name = read("EVENTSINK_MONGO_DATABASE", "eventsink", _mongo_database)
+    mongo_url = optional("EVENTSINK_MONGO_URL", _url("mongodb", "mongodb+srv"))
+    mongo = None if mongo_url is None else MongoSettings(url=mongo_url, database=database_name)
+
+    state, state_file = mongo, database
+    state_url = optional("EVENTSINK_STATE_URL", _url("mongodb", "mongodb+srv", "sqlite"))
+    if state_url is not None and state_url.scheme == "sqlite":
+        state, state_file = None, state_url.path
+    elif state_url is not None:
+        state = MongoSettings(url=state_url, database=database_name)
+
+    influx_url = optional("EVENTSINK_INFLUX_URL", _url("http", "https"))
+    influx_token = read("EVENTSINK_INFLUX_TOKEN", "", _secret)
+    influx_org = read("EVENTSINK_INFLUX_ORG", "eventsink", _name)
+    influx_bucket = read("EVENTSINK_INFLUX_BUCKET", "eventsink", _name)
+
+    amplitude_key = optional("EVENTSINK_AMPLITUDE_API_KEY", _secret)
+    amplitude_url = optional("EVENTSINK_AMPLITUDE_URL", _url("http", "https"))
+
+    return Settings(
+        data=data,
+        log=LogSettings(
+            url=read(
+                "EVENTSINK_BROKER_URL", f"sqlite://{_quoted(database)}", _url("amqp", "amqps", "sqlite")
+            ),
+            exchange=read("EVENTSINK_EXCHANGE", "clowder.metrics", _amqp_name),
+            queue=read("EVENTSINK_LOG_QUEUE", "eventsink.log", _amqp_name),
+            max_age=read("EVENTSINK_LOG_MAX_AGE", "14D", _age),
+            max_bytes=read("EVENTSINK_LOG_MAX_BYTES", "20GB", _size),
+        ),
+        influx=None
+        if influx_url is None
+        else InfluxSettings(url=influx_url, token=influx_token, org=influx_org, bucket=influx_bucket),
+        mongo=mongo,
+        state=state,
+        state_file=state_file,
+        keep=read("EVENTSINK_KEEP", "35d", _duration),
+        key_budget=read("EVENTSINK_KEY_BUDGET", "10000", _count),
+        amplitude=None
+        if amplitude_key is None
+        else AmplitudeSettings(api_key=amplitude_key, url=amplitude_url),
+        google=_google(values, optional("EVENTSINK_GA_URL", _url("http", "https"))),
+        keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), _path),
+        checkpoint_every=read("EVENTSINK_CHECKPOINT_EVERY", "1s", _duration),
+        log_format=optional("EVENTSINK_LOG_FORMAT", _log_format),
+    )
+
+
+def _google(values: Mapping[str, str], url: SecretUrl | None) -> GoogleSettings | None:
+    measurement_id = values.get("EVENTSINK_GA_MEASUREMENT_ID")
+    secret = values.get("EVENTSINK_GA_API_SECRET")
+    if measurement_id is None and secret is None:
+        return None
+    if measurement_id is None:
+        raise SettingsError(
+            "EVENTSINK_GA_MEASUREMENT_ID is missing: set it (G-…), or take EVENTSINK_GA_API_SECRET out"
+        )
+    if secret is None:
+        raise SettingsError(
+            "EVENTSINK_GA_API_SECRET is missing: set it, or take EVENTSINK_GA_MEASUREMENT_ID out"
+        )
+    return GoogleSettings(measurement_id=measurement_id, api_secret=Secret(secret), url=url)
+
+
+class _Wrong(Exception):
+    """What the value is and what it should be: the second half of a ``SettingsError``, which adds the
+    name. Never the value of a secret or a URL."""
+
+
+def _quote(value: str) -> str:
+    return repr(value if len(value) <= 40 else value[:39] + "…")
+
+
+def _path(value: str) -> Path:
+    # Absolute from here on: what is printed and what is opened is the same place, whoever changes folder.
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError:
+        raise _Wrong(f"is {_quote(value)}, whose home folder is not known: write the whole path") from None
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def _url(*schemes: str) -> Callable[[str], SecretUrl]:
+    choices = ", ".join(f"{scheme}://…" for scheme in schemes)
+
+    def parse(value: str) -> SecretUrl:
+        scheme = value.partition("://")[0].lower()
+        if "://" not in value or scheme not in schemes:
+            raise _Wrong(f"is not a URL that can be used here: write one of {choices}")
+        try:
+            parts = urlsplit(value)
+            host = parts.hostname
+            if not scheme.startswith("mongodb"):  # several hosts with ports are one URL there
+                _ = parts.port
+        except ValueError:
+            raise _Wrong(
+                f"is not a valid {scheme} URL: check host and port, and percent-encode "
+                "special characters of the password"
+            ) from None
+        if scheme == "sqlite":
+            if parts.netloc or len(parts.path) < 2:
+                raise _Wrong("names no absolute path: write sqlite:///ABSOLUTE/PATH (three slashes)")
+        elif not host:
+            raise _Wrong(f"names no host: write {scheme}://HOST…")
+        return SecretUrl(value)
+
+    return parse
+
+
+def _secret(value: str) -> Secret:
+    return Secret(value)
+
+
+def _name(value: str) -> str:
+    if not value.isprintable():
+        raise _Wrong("holds a control character: write a plain name")
+    return value
+
+
+def _amqp_name(value: str) -> str:
+    # AMQP short strings.
+    if len(value.encode()) > 255 or not value.isprintable():
+        raise _Wrong(f"is {_quote(value)}: write a name of at most 255 bytes without control characters")
+    return value
+
+
+def _mongo_database(value: str) -> str:
+    if len(value.encode()) > 63 or re.search(r'[/\\. "$*<>:|?\x00-\x1f]', value):
+        raise _Wrong(f'is {_quote(value)}: write at most 63 bytes without spaces and /\\."$*<>:|?')
+    return value
+
+
+def _age(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}[YMDhms]", value):
+        raise _Wrong(f"is {_quote(value)}: write a number and one of Y, M, D, h, m, s, for example 14D")
+    return value
+
+
+_SIZES: Mapping[str, int] = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+    "tib": 1024**4,
+}
+
+
+def _size(value: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,19})\s*([A-Za-z]*)", value)
+    factor = _SIZES.get(match[2].lower()) if match else None
+    if match is None or factor is None or not 0 < int(match[1]) * factor < 2**63:
+        raise _Wrong(f"is {_quote(value)}: write a size, for example 20GB or 512MB")
+    return int(match[1]) * factor
+
+
+_DURATIONS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+
+
+def _duration(value: str) -> timedelta:
+    match = re.fullmatch(r"([0-9]{1,12})\s*(ms|s|m|h|d)", value)
+    if match is not None and int(match[1]) > 0:
+        try:
+            return int(match[1]) * _DURATIONS[match[2]]
+        except OverflowError:
+            pass  # longer than any calendar: as wrong as no number
+    raise _Wrong(f"is {_quote(value)}: write a duration, for example 1s, 15m, 12h or 35d")
+
+
+def _count(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", value) or int(value) == 0:
+        raise _Wrong(f"is {_quote(value)}: write a whole number from 1 up")
+    return int(value)
+
+
+def _log_format(value: str) -> str:
+    if value not in {"text", "json"}:
+        raise _Wrong(f"is {_quote(value)}: write text or json")
+    return value

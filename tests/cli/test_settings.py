@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cli.settings import NAMES, Secret, SecretUrl, Settings, load, shown
+from topology.errors import SettingsError
+
+SECRET = "hunter2-hunter2"
+
+
+def loaded(values: Mapping[str, str], file: Path | None = None) -> Settings:
+    return load({"EVENTSINK_DATA": "/srv/eventsink", **values}, file)
+
+
+def refusal(values: Mapping[str, str], file: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(values, file)
+    return str(caught.value)
+
+
+def written(folder: Path, toml: str) -> Path:
+    file = folder / "eventsink.toml"
+    file.write_text(toml, encoding="utf-8")
+    return file
+
+
+# -- defaults --
+
+
+def test_nothing_set_is_everything_embedded_in_the_folder_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load({})
+    assert settings.data == tmp_path / "data"
+    assert settings.log.embedded
+    assert settings.log.url == SecretUrl(f"sqlite://{tmp_path}/data/eventsink.db")
+    assert settings.log.url.path == settings.database_file == settings.state_file
+    assert (settings.log.exchange, settings.log.queue) == ("clowder.metrics", "eventsink.log")
+    assert (settings.log.max_age, settings.log.max_bytes) == ("14D", 20 * 10**9)
+    assert (settings.influx, settings.mongo, settings.state) == (None, None, None)
+    assert (settings.amplitude, settings.google) == (None, None)
+    assert (settings.keep, settings.key_budget) == (timedelta(days=35), 10_000)
+    assert settings.keys_file == tmp_path / "data" / "keys.json"
+    assert settings.checkpoint_every == timedelta(seconds=1)
+    assert settings.log_format is None
+
+
+def test_every_variable_is_read() -> None:
+    settings = loaded(
+        {
+            "EVENTSINK_BROKER_URL": "amqp://user:pw@mq/v",
+            "EVENTSINK_EXCHANGE": "x",
+            "EVENTSINK_LOG_QUEUE": "q",
+            "EVENTSINK_LOG_MAX_AGE": "3h",
+            "EVENTSINK_LOG_MAX_BYTES": "1GB",
+            "EVENTSINK_INFLUX_URL": "http://influx:8086",
+            "EVENTSINK_INFLUX_TOKEN": SECRET,
+            "EVENTSINK_INFLUX_ORG": "o",
+            "EVENTSINK_INFLUX_BUCKET": "b",
+            "EVENTSINK_MONGO_URL": "mongodb://a:27017,b:27017/?replicaSet=rs",
+            "EVENTSINK_MONGO_DATABASE": "d",
+            "EVENTSINK_STATE_URL": "sqlite:///var/state.db",
+            "EVENTSINK_KEEP": "36500d",
+            "EVENTSINK_KEY_BUDGET": "7",
+            "EVENTSINK_AMPLITUDE_API_KEY": SECRET,
+            "EVENTSINK_AMPLITUDE_URL": "https://amplitude.test",
+            "EVENTSINK_GA_MEASUREMENT_ID": "G-1",
+            "EVENTSINK_GA_API_SECRET": SECRET,
+            "EVENTSINK_GA_URL": "https://ga.test",
+            "EVENTSINK_KEYS_FILE": "/etc/keys.json",
+            "EVENTSINK_CHECKPOINT_EVERY": "250ms",
+            "EVENTSINK_LOG_FORMAT": "json",
+        }
+    )
+    assert settings.log.url.reveal() == "amqp://user:pw@mq/v"
+    assert not settings.log.embedded
+    assert (settings.log.exchange, settings.log.queue) == ("x", "q")
+    assert (settings.log.max_age, settings.log.max_bytes) == ("3h", 10**9)
+    assert settings.influx is not None
+    assert settings.influx.url.reveal() == "http://influx:8086"
+    assert (settings.influx.token.reveal(), settings.influx.org, settings.influx.bucket) == (SECRET, "o", "b")
+    assert settings.mongo is not None
+    assert settings.mongo.database == "d"
+    assert (settings.state, settings.state_file) == (None, Path("/var/state.db"))
+    assert (settings.keep, settings.key_budget) == (timedelta(days=36500), 7)
+    assert settings.amplitude is not None
+    assert settings.amplitude.api_key.reveal() == SECRET
+    assert settings.google is not None
+    assert (settings.google.measurement_id, settings.google.api_secret.reveal()) == ("G-1", SECRET)
+    assert settings.keys_file == Path("/etc/keys.json")
+    assert settings.checkpoint_every == timedelta(milliseconds=250)
+    assert settings.log_format == "json"
+
+
+def test_state_follows_mongodb_unless_it_is_told_otherwise() -> None:
+    mongo = {"EVENTSINK_MONGO_URL": "mongodb://m"}
+    assert loaded(mongo).state == loaded(mongo).mongo
+    other = loaded({**mongo, "EVENTSINK_STATE_URL": "mongodb://other"}).state
+    assert other is not None
+    assert other.url.reveal() == "mongodb://other"
+    assert loaded({"EVENTSINK_STATE_URL": "mongodb://other"}).mongo is None
+
+
+def test_a_data_folder_with_odd_characters_is_the_file_that_is_opened() -> None:
+    settings = load({"EVENTSINK_DATA": "/srv/50% #1?/ü"})
+    assert settings.log.url.path == Path("/srv/50% #1?/ü/eventsink.db") == settings.database_file
+
+
+def test_an_option_goes_before_the_environment() -> None:
+    assert load({"EVENTSINK_DATA": "/a"}, data=Path("/b")).data == Path("/b")
+
+
+# -- values --
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1s", timedelta(seconds=1)),
+        ("500ms", timedelta(milliseconds=500)),
+        ("15m", timedelta(minutes=15)),
+        ("12h", timedelta(hours=12)),
+        ("35d", timedelta(days=35)),
+        ("36500d", timedelta(days=36500)),
+    ],
+)
+def test_durations(text: str, expected: timedelta) -> None:
+    assert loaded({"EVENTSINK_KEEP": text}).keep == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20GB", 20 * 10**9),
+        ("1GB", 10**9),
+        ("512MB", 512 * 10**6),
+        ("1GiB", 2**30),
+        ("500 kb", 500_000),
+        ("1000", 1000),
+        ("1TB", 10**12),
+    ],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert loaded({"EVENTSINK_LOG_MAX_BYTES": text}).log.max_bytes == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "should"),
+    [
+        ("EVENTSINK_KEEP", "35", "35d"),
+        ("EVENTSINK_KEEP", "0d", "35d"),
+        ("EVENTSINK_KEEP", "-1d", "35d"),
+        ("EVENTSINK_KEEP", "1.5d", "35d"),
+        ("EVENTSINK_KEEP", "999999999999d", "35d"),
+        ("EVENTSINK_KEEP", "35D", "35d"),
+        ("EVENTSINK_CHECKPOINT_EVERY", "soon", "1s"),
+        ("EVENTSINK_LOG_MAX_AGE", "14d", "14D"),
+        ("EVENTSINK_LOG_MAX_AGE", "0D", "14D"),
+        ("EVENTSINK_LOG_MAX_BYTES", "20XB", "20GB"),
+        ("EVENTSINK_LOG_MAX_BYTES", "0", "20GB"),
+        ("EVENTSINK_LOG_MAX_BYTES", "99999999999TB", "20GB"),
+        ("EVENTSINK_KEY_BUDGET", "0", "from 1 up"),
+        ("EVENTSINK_KEY_BUDGET", "many", "whole number"),
+        ("EVENTSINK_KEY_BUDGET", "\u0661\u0662", "whole number"),
+        ("EVENTSINK_LOG_FORMAT", "xml", "text or json"),
+        ("EVENTSINK_EXCHANGE", "x" * 256, "255 bytes"),
+        ("EVENTSINK_MONGO_DATABASE", "a.b", "63 bytes"),
+        ("EVENTSINK_BROKER_URL", "kafka://broker", "amqp://"),
+        ("EVENTSINK_BROKER_URL", "localhost", "amqp://"),
+        ("EVENTSINK_BROKER_URL", "amqp://", "host"),
+        ("EVENTSINK_BROKER_URL", "amqp://host:port/", "port"),
+        ("EVENTSINK_BROKER_URL", "amqp://host:99999/", "port"),
+        ("EVENTSINK_BROKER_URL", "sqlite:relative.db", "sqlite://"),
+        ("EVENTSINK_BROKER_URL", "sqlite://relative.db", "absolute"),
+        ("EVENTSINK_BROKER_URL", "sqlite:///", "absolute"),
+        ("EVENTSINK_INFLUX_URL", "influx:8086", "http://"),
+        ("EVENTSINK_INFLUX_URL", "http://[::1", "valid"),
+        ("EVENTSINK_MONGO_URL", "http://mongo", "mongodb://"),
+        ("EVENTSINK_STATE_URL", "postgres://x", "sqlite://"),
+        ("EVENTSINK_GA_URL", "ftp://x", "https://"),
+        ("EVENTSINK_AMPLITUDE_URL", "x", "https://"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_should_be(name: str, value: str, should: str) -> None:
+    message = refusal({name: value})
+    assert message.startswith(name)
+    assert should in message
+    assert "\n" not in message
+    assert len(message) < 250
+
+
+def test_an_empty_value_counts_as_not_set() -> None:
+    assert loaded({"EVENTSINK_INFLUX_URL": "", "EVENTSINK_KEEP": "  "}) == loaded({})
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("EVENTSINK_GA_MEASUREMENT_ID", "EVENTSINK_GA_API_SECRET"),
+        ("EVENTSINK_GA_API_SECRET", "EVENTSINK_GA_MEASUREMENT_ID"),
+    ],
+)
+def test_half_of_google_analytics_is_an_error(given: str, missing: str) -> None:
+    message = refusal({given: SECRET})
+    assert message.startswith(f"{missing} is missing")
+    assert SECRET not in message
+
+
+# -- names --
+
+
+def test_an_unknown_name_is_an_error_that_names_it_and_what_may_be_meant() -> None:
+    message = refusal({"EVENTSINK_BROKER_URI": f"amqp://u:{SECRET}@h"})
+    assert "EVENTSINK_BROKER_URI" in message
+    assert "EVENTSINK_BROKER_URL?" in message
+    assert SECRET not in message
+
+
+def test_names_of_the_tests_and_of_others_are_ignored() -> None:
+    loaded({"EVENTSINK_TEST_MONGO_URL": "x", "PATH": "/bin", "EVENTSINKS": "no"})
+
+
+def test_names_are_those_of_the_contract() -> None:
+    assert len(NAMES) == 24
+    assert all(name.startswith("EVENTSINK_") for name in NAMES)
+
+
+# -- the file --
+
+
+def test_a_file_holds_the_same_names_and_the_environment_wins(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        'EVENTSINK_KEEP = "7d"\nEVENTSINK_KEY_BUDGET = 5\nEVENTSINK_EXCHANGE = "of-file"\n'
+        'EVENTSINK_TEST_X = true\nEVENTSINK_INFLUX_URL = ""\n',
+    )
+    settings = loaded({"EVENTSINK_EXCHANGE": "of-environment"}, file)
+    assert (settings.keep, settings.key_budget) == (timedelta(days=7), 5)
+    assert settings.log.exchange == "of-environment"
+    assert settings.influx is None
+    assert loaded({"EVENTSINK_SETTINGS": str(file)}).keep == timedelta(days=7)
+
+
+def test_the_option_goes_before_the_variable_that_names_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, 'EVENTSINK_KEEP = "7d"')
+    assert loaded({"EVENTSINK_SETTINGS": "/nowhere"}, file).keep == timedelta(days=7)
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('EVENTSINK_KEEP = "7d', ["not TOML", "Unterminated"]),
+        (f'EVENTSINK_INFLUX_TOKN = "{SECRET}"', ["EVENTSINK_INFLUX_TOKN", "EVENTSINK_INFLUX_TOKEN?"]),
+        ('keep = "7d"', ["keep", "no setting"]),
+        ("EVENTSINK_KEEP = 7.5", ["EVENTSINK_KEEP", "float", "string"]),
+        ("EVENTSINK_KEEP = true", ["EVENTSINK_KEEP", "string"]),
+        (f'[EVENTSINK_INFLUX_TOKEN]\nx = "{SECRET}"', ["EVENTSINK_INFLUX_TOKEN", "string"]),
+        (f'EVENTSINK_INFLUX_TOKEN = "{SECRET}" x', ["not TOML"]),
+        ('EVENTSINK_SETTINGS = "other.toml"', ["EVENTSINK_SETTINGS", "no meaning"]),
+        ('EVENTSINK_KEEP = "soon"', ["EVENTSINK_KEEP", "35d"]),
+    ],
+)
+def test_a_wrong_file_is_one_line_without_its_secrets(tmp_path: Path, toml: str, words: list[str]) -> None:
+    message = refusal({}, written(tmp_path, toml))
+    assert all(word in message for word in words), message
+    assert SECRET not in message
+    assert "\n" not in message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "none.toml") in refusal({}, tmp_path / "none.toml")
+    assert str(tmp_path) in refusal({}, tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'EVENTSINK_EXCHANGE = "\xfc"')
+    assert "UTF-8" in refusal({}, tmp_path / "latin.toml")
+
+
+# -- secrets --
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://user:pw@mq:5672/v", "amqp://user:***@mq:5672/v"),
+        ("amqp://mq/v", "amqp://mq/v"),
+        ("amqp://token@mq", "amqp://***@mq"),
+        ("amqp://user:p/w#x?y@z@mq/v", "amqp://user:***@mq/v"),
+        ("mongodb://u:p@a,b/d?authMechanismProperties=AWS_SESSION_TOKEN:x", "mongodb://u:***@a,b/d"),
+        ("https://ga.test/mp/collect?api_secret=x", "https://ga.test/mp/collect"),
+        ("sqlite:///srv/data/eventsink.db", "sqlite:///srv/data/eventsink.db"),
+        ("pw", "***"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, expected: str) -> None:
+    assert shown(url) == expected
+    assert str(SecretUrl(url)) == expected
+
+
+def test_no_secret_in_any_form_of_the_settings() -> None:
+    settings = loaded(
+        {
+            "EVENTSINK_BROKER_URL": f"amqp://user:{SECRET}@mq/v",
+            "EVENTSINK_INFLUX_URL": f"http://user:{SECRET}@influx",
+            "EVENTSINK_INFLUX_TOKEN": SECRET,
+            "EVENTSINK_MONGO_URL": f"mongodb://user:{SECRET}@mongo",
+            "EVENTSINK_STATE_URL": f"mongodb://user:{SECRET}@mongo",
+            "EVENTSINK_AMPLITUDE_API_KEY": SECRET,
+            "EVENTSINK_GA_MEASUREMENT_ID": "G-1",
+            "EVENTSINK_GA_API_SECRET": SECRET,
+        }
+    )
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+    assert SECRET not in f"{settings.influx}"
+    assert settings.secrets == {SECRET}
+    assert SECRET not in f"{Secret(SECRET)} {Secret(SECRET)!r}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["EVENTSINK_BROKER_URL", "EVENTSINK_INFLUX_URL", "EVENTSINK_MONGO_URL", "EVENTSINK_STATE_URL"],
+)
+@pytest.mark.parametrize("value", [f"ftp://user:{SECRET}@host", f"//{SECRET}", SECRET])
+def test_a_wrong_url_is_refused_without_being_repeated(name: str, value: str) -> None:
+    assert SECRET not in refusal({name: value})
+
+
+def test_a_password_that_breaks_the_url_is_not_repeated() -> None:
+    assert SECRET not in refusal({"EVENTSINK_BROKER_URL": f"amqp://user:{SECRET}:x/"})
+
+
+def test_settings_are_frozen() -> None:
+    settings = loaded({})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.keep = timedelta(0)  # type: ignore[misc]
