@@ -100,8 +100,21 @@ def test_an_item_that_no_decoder_takes_does_not_spoil_the_others() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"[", b"[1", b"[1,]", b"[,1]", b"[1 2]", b"[1]x", b"[1]]", b'["\n"]', b"[tru]", b"[" * 100_000, b"[NaN,]", b"[NaN]1"],
-)  # fmt: skip
+    [
+        b"[",
+        b"[1",
+        b"[1,]",
+        b"[,1]",
+        b"[1 2]",
+        b"[1]x",
+        b"[1]]",
+        b'["\n"]',
+        b"[tru]",
+        b"[" * 100_000,
+        b"[NaN,]",
+        b"[NaN]1",
+    ],
+)
 def test_an_array_that_is_no_json_is_refused_as_a_whole(body: bytes) -> None:
     assert status_of(items, body, "application/json") == 400
 
