@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import click
+
 from web.keys import without_keys
 
 #: Shorter values are ordinary words as often as secrets; what is in a URL is hidden by its shape anyway.
@@ -26,6 +28,8 @@ _CREDENTIAL = re.compile(
     (?P<value>[^\s"'&,;}]{6,})""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+_OURS = frozenset({"schemas", "topology", "agents", "web", "cli"})
 
 #: What every LogRecord has; anything beyond it was given as ``extra``.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -143,6 +147,26 @@ def configure(
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
+
+
+class _Aside(logging.Handler):
+    """What a person at a command should know beside its output. Libraries are not heard: what they say
+    comes as an error of ours, or is of no account."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._redactor = Redactor()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] in _OURS:
+            click.echo(f"eventsink: {_one_line(self._redactor(record.getMessage()))}", err=True)
+
+
+def for_a_person() -> None:
+    """Until ``configure`` is called: warnings of ours on stderr, a line each."""
+    root = logging.getLogger()
+    if not is_configured() and not any(isinstance(handler, _Aside) for handler in root.handlers):
+        root.addHandler(_Aside())
 
 
 def is_configured() -> bool:

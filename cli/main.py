@@ -128,6 +128,7 @@ def eventsink(ctx: click.Context, settings_file: Path | None, debug: bool) -> No
     everything is embedded in the folder ./data.
     """
     del debug  # looked at where an error ends
+    logs.for_a_person()
     ctx.meta[FILE_KEY] = settings_file
 
 

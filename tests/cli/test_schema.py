@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from cli.main import eventsink
+from schemas.published import json_schemas
+
+
+def test_all_schemas_are_printed_as_one_document() -> None:
+    result = CliRunner().invoke(eventsink, ["schema"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json_schemas()
+
+
+def test_each_schema_is_a_file_of_its_own_with_out(tmp_path: Path) -> None:
+    result = CliRunner().invoke(eventsink, ["schema", "--out", str(tmp_path / "new")])
+    assert result.exit_code == 0
+    files = {file.name.removesuffix(".schema.json"): file for file in (tmp_path / "new").iterdir()}
+    assert {name: json.loads(file.read_text()) for name, file in files.items()} == json_schemas()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(eventsink, ["schema", "--out", str(tmp_path / "file")])
+    assert result.exit_code == 1
+    assert str(tmp_path / "file") in result.stderr
+    assert result.stderr.count("\n") == 1
