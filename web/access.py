@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 import logging
+import re
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -20,6 +21,8 @@ _BEARER = 'Bearer realm="eventsink"'
 _BEARER_OR_BASIC = f'{_BEARER}, Basic realm="eventsink", charset="UTF-8"'
 #: Present where somebody passes the request on for somebody else: that one is not on this machine.
 _PASSED_ON = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+_HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<plain>[^:\[\]]+))(?::[0-9]{1,5})?")
 
 #: Of a path, this much is logged.
 _LOGGED_CHARACTERS = 200
@@ -89,9 +92,10 @@ def _basic_password(authorization: str) -> str | None:
 def _is_local(request: web.Request) -> bool:
     if any(name in request.headers for name in _PASSED_ON):
         return False
-    host = request.headers.get("Host", "")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    name = name.rstrip(".").lower()
+    host = _HOST.fullmatch(request.headers.get("Host", ""))
+    if host is None:
+        return False
+    name = (host["bracketed"] or host["plain"]).rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
