@@ -161,7 +161,7 @@ def _away(what: str, away: Away) -> Html:
 
 
 def _events_section(events: Sequence[RawEvent] | Away) -> Html:
-    more = Html('<p><a href="/v1/events">all of them</a></p>')
+    more = Html('<p><a href="/v1/events">more, as JSON</a></p>')
     if isinstance(events, Away):
         return _section("Latest events", more, _away("The archive is away", events))
     if not events:
@@ -258,11 +258,11 @@ def _sending_section(address: str) -> Html:
         "Send an event",
         Html(""),
         filled(
-            "<p>Make a key once. It is shown that one time:</p>\n<pre><code>$line</code></pre>",
+            "<p>Make a key, once; it is kept as a hash only:</p>\n<pre><code>$line</code></pre>",
             line="KEY=$(eventsink keys create --name me --scopes events,read)",
         ),
         filled(
-            "<p>Then, one object, an array, or one object a line:</p>\n<pre><code>$line</code></pre>",
+            "<p>Send one event, or several as an array:</p>\n<pre><code>$line</code></pre>",
             line=line,
         ),
     )
