@@ -35,7 +35,7 @@ class Scopes(click.ParamType):
         return scopes
 
 
-@click.group()
+@click.group(epilog=examples("eventsink keys create --name report --scopes read", "eventsink keys list"))
 def command() -> None:
     """API keys of the web application.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -162,11 +163,15 @@ class _Aside(logging.Handler):
             click.echo(f"eventsink: {_one_line(self._redactor(record.getMessage()))}", err=True)
 
 
-def for_a_person() -> None:
-    """Until ``configure`` is called: warnings of ours on stderr, a line each."""
-    root = logging.getLogger()
-    if not is_configured() and not any(isinstance(handler, _Aside) for handler in root.handlers):
-        root.addHandler(_Aside())
+@contextlib.contextmanager
+def for_a_person() -> Iterator[None]:
+    """Inside, until ``configure`` is called: warnings of ours on stderr, a line each."""
+    aside = _Aside()
+    logging.getLogger().addHandler(aside)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(aside)
 
 
 def is_configured() -> bool:

@@ -56,7 +56,8 @@ class Commands(click.Group):
         extra.pop("standalone_mode", None)
         debug = "--debug" in (sys.argv[1:] if args is None else args)
         try:
-            result = super().main(args, prog_name=prog_name, standalone_mode=False, **extra)
+            with logs.for_a_person():
+                result = super().main(args, prog_name=prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()
             code = result if isinstance(result, int) else DONE
         except click.exceptions.NoArgsIsHelpError as help_wanted:
@@ -128,7 +129,6 @@ def eventsink(ctx: click.Context, settings_file: Path | None, debug: bool) -> No
     everything is embedded in the folder ./data.
     """
     del debug  # looked at where an error ends
-    logs.for_a_person()
     ctx.meta[FILE_KEY] = settings_file
 
 

@@ -8,11 +8,19 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
+import click
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+#: Columns of a table that no terminal bounds.
+WIDEST = 100_000
+#: Columns of the terminal: between two of the table's, and at least for one that may take several lines.
+GAP = 3
+NARROWEST_WRAPPED = 20
 
 #: Control characters (terminals obey some of them), bidirectional overrides, lone surrogates.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -32,23 +40,28 @@ def print_table(
     caption: str | None = None,
 ) -> None:
     """A table on stdout. ``right``: columns of numbers; ``wrap``: columns that may take several lines.
-    Wider than a terminal only where there is none: output for a file or pipe is never cut."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=100_000)
+    Nothing is cut, half a number is a wrong one: what is too wide for a terminal runs over its edge."""
+    cells = [[plain(_written(value)) for value in row] for row in rows]
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=caption, caption_justify="left"
     )
-    for column in columns:
+    needed = GAP * (len(columns) - 1)
+    for column, name in enumerate(columns):
+        widest = max(map(cell_len, [name, *(row[column] for row in cells)]))
+        needed += min(widest, NARROWEST_WRAPPED) if name in wrap else widest
         table.add_column(
-            column,
-            justify="right" if column in right else "left",
-            no_wrap=column not in wrap,
-            overflow="fold" if column in wrap else "ellipsis",
+            name, justify="right" if name in right else "left", no_wrap=name not in wrap, overflow="fold"
         )
-    for row in rows:
-        table.add_row(*(Text(plain(_written(value))) for value in row))
-    console.print(table)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    terminal = Console(highlight=False)
+    if terminal.is_terminal:
+        Console(highlight=False, width=max(terminal.width, needed)).print(table)
+        return
+    wide = Console(highlight=False, width=WIDEST, file=io.StringIO())
+    with wide.capture() as printed:
+        wide.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def _written(value: object) -> str:

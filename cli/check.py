@@ -1,0 +1,168 @@
+"""``eventsink check``: whether everything that is set can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from cli import parts
+from cli.options import examples, takes_settings
+from cli.settings import NAMES, MongoSettings, Settings
+from cli.tables import print_table
+from topology.errors import EventsinkError, Unavailable
+from topology.sqlite import Database
+from web.keys import Keys
+
+#: Seconds. A server that does not answer in this time is away, for a person who waits.
+ANSWER_WITHIN_S = 10.0
+
+
+class Finding(NamedTuple):
+    """What became of one part. ``failed`` is the line for stderr, None if all is well."""
+
+    part: str
+    where: str
+    answer: str
+    failed: str | None = None
+
+
+@click.command(
+    epilog=examples("eventsink check", "eventsink check --settings eventsink.toml")
+    + "\n\n\b\nSettings:\n"
+    + "\n".join(f"  {name}" for name in sorted(NAMES))
+)
+@takes_settings
+def command(settings: Settings) -> int:
+    """Check the settings, reach every server, say what would be done.
+
+    Starts nothing and makes nothing: no folder, no queue, no collection. Ends with 1 if something that
+    is set cannot be used. Settings are environment variables, or the same names in a TOML file.
+    """
+    findings = asyncio.run(_findings(settings))
+    print_table(
+        ("part", "where", "answer"),
+        [(each.part, each.where, "FAILED" if each.failed else each.answer) for each in findings],
+        wrap=frozenset({"where", "answer"}),
+    )
+    failed = [each.failed for each in findings if each.failed is not None]
+    for line in failed:
+        click.echo(f"eventsink: {' '.join(line.split())}", err=True)
+    if not failed:
+        for line in _plan(settings):
+            click.echo(line)
+    return 1 if failed else 0
+
+
+async def _findings(settings: Settings) -> list[Finding]:
+    log, influx, mongo, state = settings.log, settings.influx, settings.mongo, settings.state
+    embedded = str(settings.database_file)
+    return list(
+        await asyncio.gather(
+            _finding("data folder", str(settings.data), lambda: asyncio.to_thread(_folder, settings.data)),
+            _finding("log", str(log.url), lambda: _file(log.url.path) if log.embedded else _stream(settings)),
+            _finding(
+                "rollups",
+                embedded if influx is None else f"{influx.url} bucket {influx.bucket}",
+                lambda: _file(settings.database_file) if influx is None else _influx(settings),
+            ),
+            _finding(
+                "raw events",
+                embedded if mongo is None else f"{mongo.url} database {mongo.database}",
+                lambda: _file(settings.database_file) if mongo is None else _mongo(mongo),
+            ),
+            _finding(
+                "state",
+                str(settings.state_file) if state is None else f"{state.url} database {state.database}",
+                lambda: _file(settings.state_file) if state is None else _mongo(state),
+            ),
+            _finding("keys", str(settings.keys_file), lambda: asyncio.to_thread(_keys, settings)),
+        )
+    )
+
+
+async def _finding(part: str, where: str, look: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            return Finding(part, where, await look())
+    except EventsinkError as error:
+        return Finding(part, where, "", f"{part}: {error}")
+    except TimeoutError:
+        return Finding(
+            part, where, "", f"{part}: {where} does not answer within {ANSWER_WITHIN_S:.0f} s: is it running?"
+        )
+
+
+def _folder(folder: Path) -> str:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise Unavailable(
+            f"{there} takes no files: mend its permissions or choose another folder with --data"
+        )
+    return "ok" if there == folder else "would be made"
+
+
+async def _file(path: Path) -> str:
+    if not await asyncio.to_thread(path.exists):
+        await asyncio.to_thread(_folder, path.parent)
+        return "embedded, would be made"
+    database = Database(path, create=False)
+    await database.open()
+    await database.close()
+    return "embedded, ok"
+
+
+async def _stream(settings: Settings) -> str:
+    from topology.rabbitmq import Broker, Declarer, FanoutExchange, LogDeclaration, StreamQueue, end
+
+    log = settings.log
+    queue = StreamQueue(log.queue, log.max_age, log.max_bytes)
+    broker = Broker.at(log.url.reveal())
+    connection = await broker.connect("check")
+    try:
+        there = await Declarer(broker, LogDeclaration(FanoutExchange(log.exchange), queue)).present(
+            connection
+        )
+    finally:
+        await end(connection)
+    return f"reached, stream {log.queue} {'is there' if there else 'would be declared'}"
+
+
+async def _influx(settings: Settings) -> str:
+    sink = parts.rollup_sink(settings)
+    try:
+        await sink.open()
+    finally:
+        await sink.close()
+    return "reached"
+
+
+async def _mongo(settings: MongoSettings) -> str:
+    raise NotImplementedError
+
+
+def _keys(settings: Settings) -> str:
+    keys = Keys(settings.keys_file).list()
+    return f"{len(keys)} key{'' if len(keys) == 1 else 's'}" if keys else "none yet: eventsink keys create"
+
+
+def _plan(settings: Settings) -> list[str]:
+    log = settings.log
+    kept = f"{log.max_age}, at most {log.max_bytes / 1e9:,.3g} GB"
+    source = "the embedded log" if log.embedded else f"exchange {log.exchange} by way of stream {log.queue}"
+    days = settings.keep.total_seconds() / 86_400
+    rollups = "the embedded store" if settings.influx is None else "InfluxDB"
+    raw_events = "the embedded store" if settings.mongo is None else "MongoDB"
+    lines = [
+        f"`eventsink up` would read {source} (kept {kept}),",
+        f"write rollups to {rollups} and raw events to {raw_events},",
+        f"and let an event correct its window for {days:,.6g} days.",
+    ]
+    for name, forwarder in (("Amplitude", settings.amplitude), ("Google Analytics", settings.google)):
+        if forwarder is not None:
+            lines.append(f"{name} is set: this release forwards nothing to it yet.")
+    return lines

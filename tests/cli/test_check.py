@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import eventsink
+from cli.settings import NAMES
+
+SECRET = "secret-password"
+
+
+def check(folder: Path, **settings: str) -> Result:
+    return CliRunner().invoke(eventsink, ["check", "--data", str(folder)], env=settings)
+
+
+def test_all_well_says_what_would_be_done_and_makes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    result = check(folder)
+    assert result.exit_code == 0, result.stderr
+    assert "would be made" in result.stdout
+    assert "`eventsink up` would read the embedded log" in result.stdout
+    assert not folder.exists()
+
+
+def test_what_is_there_is_looked_at(tmp_path: Path) -> None:
+    runner = CliRunner()
+    runner.invoke(eventsink, ["send", "--data", str(tmp_path)], input=b'{"type":"activity.logged_in"}')
+    runner.invoke(eventsink, ["keys", "create", "--name", "a", "--scopes", "read", "--data", str(tmp_path)])
+    result = check(tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "embedded, ok" in result.stdout
+    assert "1 key" in result.stdout
+
+
+def test_every_server_that_is_not_there_is_named_without_its_password(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    result = check(
+        tmp_path,
+        EVENTSINK_BROKER_URL=f"amqp://user:{SECRET}@{nobody}/",
+        EVENTSINK_INFLUX_URL=f"http://{nobody}",
+        EVENTSINK_INFLUX_TOKEN=SECRET,
+        EVENTSINK_MONGO_URL=f"mongodb://user:{SECRET}@{nobody}/",
+    )
+    assert result.exit_code == 1
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
+        "log",
+        "rollups",
+        "raw events",
+        "state",
+    ]
+    assert result.stdout.count("FAILED") == 4
+    assert "would read" not in result.stdout
+    assert SECRET not in result.output
+
+
+def test_files_of_others_are_named(tmp_path: Path) -> None:
+    (tmp_path / "eventsink.db").write_bytes(b"not a database " * 100)
+    (tmp_path / "keys.json").write_text("{")
+    result = check(tmp_path)
+    assert result.exit_code == 1
+    assert "eventsink.db" in result.stderr
+    assert "keys.json" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = check(tmp_path / "file" / "data")
+    assert result.exit_code == 1
+    assert f"data folder: {tmp_path / 'file'}" in result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_help_lists_the_settings(name: str) -> None:
+    assert name in CliRunner().invoke(eventsink, ["check", "--help"]).stdout

@@ -1,0 +1,297 @@
+"""``rollups``, ``events`` and ``dead`` over the embedded stores."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import parts
+from cli.events import PAGE_EVENTS
+from cli.main import eventsink
+from cli.settings import load
+from topology.position import position
+from topology.sinks import DeadLetter, Point, RawEvent
+
+#: 2026-11-23T21:00:00Z
+NINE = 1_795_467_600
+HOUR = 3600
+
+
+def run(folder: Path, *args: str) -> Result:
+    return CliRunner().invoke(eventsink, [*args, "--data", str(folder)])
+
+
+def document(folder: Path, *args: str) -> Any:
+    result = run(folder, *args, "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def point(hour: int, space: str, **fields: int) -> Point:
+    return Point("space_storage", "1h", NINE + hour * HOUR, (("space_id", space),), fields)
+
+
+POINTS = [
+    point(0, "a", bytes_added=1_234_567, bytes_removed=0, files_added=1, files_removed=0),
+    point(1, "a", bytes_added=5, files_added=2),
+    point(1, "[red]b\x1b[31m", bytes_added=7, bytes_removed=0, files_added=1, files_removed=0),
+    point(2, "a", bytes_added=9, bytes_removed=0, files_added=1, files_removed=0),
+]
+
+
+def raw(number: int, type_: str = "activity.logged_in") -> RawEvent:
+    event = json.dumps({"type": type_, "time": "2026-11-23T21:00:00.000Z", "user_id": f"u{number}"})
+    return RawEvent(
+        id=str(number),
+        position=position(0, number),
+        time=NINE * 1000 + number // 2,
+        received=NINE * 1000 + 5000,
+        type=type_,
+        space_id=None,
+        event=event.encode(),
+        original=b"{}",
+    )
+
+
+EVENTS = [
+    raw(number, "activity.signed_up" if number == 3 else "activity.logged_in")
+    for number in range(PAGE_EVENTS + 5)
+]
+
+
+def letter(number: int, body: bytes, length: int | None = None) -> DeadLetter:
+    return DeadLetter(
+        id=f"0-{number}-0",
+        position=position(0, number),
+        received=NINE * 1000 + number,
+        agent="",
+        reason="must be at least 0",
+        pointer="/bytes",
+        body=body,
+        length=len(body) if length is None else length,
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+
+
+LETTERS = [
+    letter(0, b'{"type":"storage.file_uploaded","file_id":"f","bytes":-1}'),
+    letter(1, b"\xff\x1b[31m\nsecond", 2_000_000),
+    letter(2, "ü".encode()),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+
+    async def fill() -> None:
+        settings = load({"EVENTSINK_DATA": str(path)})
+        database = parts.embedded(settings)
+        await database.open()
+        await parts.rollup_sink(settings, database).write(POINTS)
+        await parts.raw_events(settings, database).insert(EVENTS)
+        await parts.dead_letters(settings, database).put(LETTERS)
+        await database.close()
+
+    asyncio.run(fill())
+    return path
+
+
+# -- rollups --
+
+
+def test_without_a_name_the_rollups_are_listed(folder: Path) -> None:
+    names = [each["name"] for each in document(folder, "rollups")["rollups"]]
+    assert {"space_storage", "resource_traffic", "user_activity"} <= set(names)
+    table = run(folder, "rollups").stdout
+    assert all(name in table for name in names)
+    rows = list(csv.DictReader(io.StringIO(run(folder, "rollups", "--format", "csv").stdout)))
+    assert [row["name"] for row in rows] == names
+    assert rows[0]["windows"] == "1m 1h 1d"
+
+
+def test_the_list_needs_no_data(tmp_path: Path) -> None:
+    assert run(tmp_path / "none", "rollups").exit_code == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_rows_are_the_document_of_the_route_with_absent_fields_left_out(folder: Path) -> None:
+    found = document(folder, "rollups", "space_storage", "--window", "1h", "--where", "space_id=a")
+    assert (found["rollup"], found["window"]) == ("space_storage", "1h")
+    assert [row["time"] for row in found["rows"]] == [
+        "2026-11-23T21:00:00Z",
+        "2026-11-23T22:00:00Z",
+        "2026-11-23T23:00:00Z",
+    ]
+    assert found["rows"][1] == {
+        "time": "2026-11-23T22:00:00Z",
+        "space_id": "a",
+        "bytes_added": 5,
+        "files_added": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("range_", "hours"),
+    [
+        ([], [0, 1, 2]),
+        (["--since", "2026-11-23T22:00:00Z"], [1, 2]),
+        (["--until", "2026-11-23T22:00:00Z"], [0]),
+        # A window that started before is not in the range, be it by a millisecond.
+        (["--since", "2026-11-23T22:00:00.001Z"], [2]),
+        (["--until", "2026-11-23T22:00:00.001Z"], [0, 1]),
+        (["--since", "2026-11-23T23:00:00+01:00", "--until", "2026-11-23T23:00:00Z"], [1]),
+        (["--until", "now"], [0, 1, 2]),
+        (["--since", "now"], []),
+    ],
+)
+def test_rows_are_those_whose_window_starts_in_the_range(
+    folder: Path, range_: list[str], hours: list[int]
+) -> None:
+    found = document(folder, "rollups", "space_storage", "--window", "1h", "--where", "space_id=a", *range_)
+    assert [row["time"][11:13] for row in found["rows"]] == [str(21 + hour) for hour in hours]
+
+
+def test_csv_has_every_field_and_leaves_absent_ones_empty(folder: Path) -> None:
+    result = run(folder, "rollups", "space_storage", "--window", "1h", "--format", "csv")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "time,space_id,bytes_added,bytes_removed,files_added,files_removed"
+    assert "2026-11-23T22:00:00Z,a,5,,2," in lines
+
+
+def test_a_table_shows_numbers_whole_and_nothing_that_a_terminal_obeys(folder: Path) -> None:
+    table = run(folder, "rollups", "space_storage", "--window", "1h").stdout
+    assert "1,234,567" in table
+    assert "[red]b\\x1b[31m" in table
+    assert "\x1b" not in table
+
+
+def test_no_rows_are_said_aside(folder: Path) -> None:
+    result = run(folder, "rollups", "user_activity")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no rows" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["space_strage"], "space_storage?"),
+        (["nonsense"], "user_activity"),
+        (["space_storage", "--window", "5m"], "1m, 1h, 1d"),
+        (["space_storage", "--where", "user_id=a"], "space_id"),
+        (["space_storage", "--where", "space_id"], "KEY=VALUE"),
+        (["space_storage", "--since", "yesterday"], "now-1h"),
+    ],
+)
+def test_wrong_use_says_what_there_is(folder: Path, args: list[str], hint: str) -> None:
+    result = run(folder, "rollups", *args)
+    assert result.exit_code == 2
+    assert hint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["rollups", "space_storage"], ["events"], ["dead", "list"]])
+def test_before_the_first_start_it_is_said_what_to_do(tmp_path: Path, command: list[str]) -> None:
+    result = run(tmp_path / "none", *command)
+    assert result.exit_code == 1
+    assert "eventsink up" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+# -- events --
+
+
+def test_all_events_come_once_the_newest_first_over_pages(folder: Path) -> None:
+    found = document(folder, "events")
+    assert found["cursor"] is None
+    newest_first = sorted(EVENTS, key=lambda event: (event.time, event.position), reverse=True)
+    assert [event["user_id"] for event in found["events"]] == [f"u{event.id}" for event in newest_first]
+    assert found["events"][0]["position"] == f"0/{PAGE_EVENTS + 4}/0"
+    assert found["events"][0]["received"] == "2026-11-23T21:00:05Z"
+
+
+def test_events_are_chosen_by_type_time_and_number(folder: Path) -> None:
+    def ids(*args: str) -> list[str]:
+        return [event["user_id"] for event in document(folder, "events", *args)["events"]]
+
+    assert ids("--type", "activity.signed_up") == ["u3"]
+    assert ids("--until", "2026-11-23T21:00:00.002Z") == ["u3", "u2", "u1", "u0"]
+    assert ids("--since", "2026-11-23T21:00:00.001Z", "--until", "2026-11-23T21:00:00.002Z") == ["u3", "u2"]
+    assert len(ids("--limit", "7")) == 7
+    assert len(ids("--limit", str(PAGE_EVENTS + 1))) == PAGE_EVENTS + 1
+    assert ids("--type", "none") == []
+
+
+def test_events_as_csv_hold_the_whole_event(folder: Path) -> None:
+    result = run(folder, "events", "--format", "csv", "--limit", "1")
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    assert row["type"] == "activity.logged_in"
+    assert row["source"] == ""
+    assert json.loads(row["event"])["user_id"] == row["user_id"] == f"u{PAGE_EVENTS + 4}"
+
+
+def test_a_table_of_events_says_that_there_are_older_ones(folder: Path) -> None:
+    table = run(folder, "events").stdout
+    assert table.count("user_id=") == 100
+    assert "older" in table
+    assert "older" not in run(folder, "events", "--type", "activity.signed_up").stdout
+    assert "no events" in run(folder, "events", "--since", "now").stderr
+
+
+# -- dead letters --
+
+
+def test_dead_letters_are_listed_the_newest_first(folder: Path) -> None:
+    found = document(folder, "dead", "list")
+    assert [each["id"] for each in found["dead"]] == ["0-2-0", "0-1-0", "0-0-0"]
+    assert found["count"] == 3
+    assert found["dead"][2] == {
+        "id": "0-0-0",
+        "received": "2026-11-23T21:00:00.000Z",
+        "agent": "",
+        "reason": "must be at least 0",
+        "pointer": "/bytes",
+        "bytes": len(LETTERS[0].body),
+    }
+    table = run(folder, "dead", "list", "--limit", "1").stdout
+    assert "0-2-0" in table
+    assert "2 older" in table
+    assert run(folder, "dead", "list", "--format", "csv").stdout.count("\n") == 4
+
+
+def test_a_dead_letter_is_shown_with_its_body_safe_for_a_terminal(folder: Path) -> None:
+    shown = run(folder, "dead", "show", "0-1-0").stdout
+    for words in (
+        "must be at least 0",
+        "/bytes",
+        "0/1/0",
+        "2,000,000",
+        "first 13 bytes",
+        r"\xff\x1b[31m",
+        "second",
+    ):
+        assert words in shown
+    assert "\x1b" not in shown
+
+
+def test_the_body_of_a_dead_letter_can_be_had_byte_for_byte(folder: Path) -> None:
+    assert run(folder, "dead", "show", "0-1-0", "--body").stdout_bytes == LETTERS[1].body
+    found = json.loads(run(folder, "dead", "show", "0-2-0", "--format", "json").stdout)
+    assert found["body"] == "ü"
+    assert found["sha256"] == LETTERS[2].sha256
+    assert "body_base64" in json.loads(run(folder, "dead", "show", "0-1-0", "--format", "json").stdout)
+
+
+def test_a_dead_letter_that_is_not_there_is_1(folder: Path) -> None:
+    result = run(folder, "dead", "show", "0-9-9")
+    assert result.exit_code == 1
+    assert "dead list" in result.stderr
