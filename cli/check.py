@@ -121,7 +121,7 @@ async def _stream(settings: Settings) -> str:
 
     log = settings.log
     queue = StreamQueue(log.queue, log.max_age, log.max_bytes)
-    broker = Broker.at(log.url.reveal())
+    broker = Broker(log.url.reveal())
     connection = await broker.connect("check")
     try:
         there = await Declarer(broker, LogDeclaration(FanoutExchange(log.exchange), queue)).present(

@@ -141,6 +141,11 @@ class LogSettings:
     max_bytes: int
 
     @property
+    def max_age_span(self) -> timedelta:
+        """``max_age`` as RabbitMQ counts it: a year has 365 days, a month 30."""
+        return int(self.max_age[:-1]) * _AGES[self.max_age[-1]]
+
+    @property
     def embedded(self) -> bool:
         return self.url.scheme == "sqlite"
 
@@ -423,8 +428,19 @@ def _mongo_database(value: str) -> str:
     return value
 
 
+_AGES = {
+    "Y": timedelta(days=365),
+    "M": timedelta(days=30),
+    "D": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+}
+
+
 def _age(value: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]{0,8}[YMDhms]", value):
+    # Six digits of years are within what a timedelta holds.
+    if not re.fullmatch(r"[1-9][0-9]{0,5}[YMDhms]", value):
         raise _Wrong(f"is {_quote(value)}: write a number and one of Y, M, D, h, m, s, for example 14D")
     return value
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import eventsink
+from tests.cli.gate import gate_before
 from tests.servers.rabbitmq import Broker
 from topology.log import NDJSON, Message
 from topology.rabbitmq_log import RabbitLog
@@ -63,31 +64,33 @@ def test_the_sample_is_in_the_stream_byte_for_byte(broker: Broker, tmp_path: Pat
     assert not folder.exists()
 
 
-def test_a_broker_that_is_killed_meanwhile_is_waited_for_and_nothing_is_missing(
+def test_a_broker_that_is_away_for_a_while_is_waited_for_and_nothing_is_missing(
     broker: Broker, tmp_path: Path
 ) -> None:
     lines = SAMPLE.read_bytes().splitlines(keepends=True)
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "send", "--data", str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environment(broker)},
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdin.write(b"".join(lines[:10]))
-        process.stdin.flush()
-        assert len(lines_in(broker, 10)) == 10
-        broker.node.kill()
-        process.stdin.write(b"".join(lines[10:200]))  # less than a pipe holds: nobody reads on meanwhile
-        process.stdin.flush()
-        said = next(line for line in process.stderr if line.startswith(b"trying again"))
-        broker.node.start()
-        process.stdin.write(b"".join(lines[200:]))
-        process.stdin.close()
-        assert process.stdout.read() == b"sent 3059, refused 0\n", process.stderr.read()
+    with gate_before(broker.node.port) as gate:
+        url = f"amqp://guest:guest@127.0.0.1:{gate.port}/{broker.vhost}"
+        with subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "send", "--data", str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment(broker), "EVENTSINK_BROKER_URL": url},
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdin.write(b"".join(lines[:10]))
+            process.stdin.flush()
+            assert len(lines_in(broker, 10)) == 10
+            gate.shut()
+            process.stdin.write(b"".join(lines[10:200]))  # less than a pipe holds: nobody reads on meanwhile
+            process.stdin.flush()
+            said = next(line for line in process.stderr if line.startswith(b"trying again"))
+            gate.open()
+            process.stdin.write(b"".join(lines[200:]))
+            process.stdin.close()
+            assert process.stdout.read() == b"sent 3059, refused 0\n", process.stderr.read()
     assert said.startswith(b"trying again for 30 s: amqp://guest:***@")
     # A message that was on its way may be there twice, with one id.
     assert set(lines_in(broker, 3059)) == {line.rstrip(b"\n") for line in lines}

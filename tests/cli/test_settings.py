@@ -137,6 +137,23 @@ def test_durations(text: str, expected: timedelta) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("14D", timedelta(days=14)),
+        ("1Y", timedelta(days=365)),
+        ("2M", timedelta(days=60)),
+        ("36h", timedelta(hours=36)),
+        ("90m", timedelta(minutes=90)),
+        ("30s", timedelta(seconds=30)),
+        ("999999Y", timedelta(days=365 * 999_999)),
+    ],
+)
+def test_ages_as_rabbitmq_writes_them(text: str, expected: timedelta) -> None:
+    log = loaded({"EVENTSINK_LOG_MAX_AGE": text}).log
+    assert (log.max_age, log.max_age_span) == (text, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("20GB", 20 * 10**9),
         ("1GB", 10**9),
         ("512MB", 512 * 10**6),
