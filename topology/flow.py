@@ -87,6 +87,7 @@ class Flow:
                 started.append(group)
             await self._app.start()
         except BaseException:
+            await self._app.stop()
             for group in reversed(started):
                 await group.stop()
             raise

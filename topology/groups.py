@@ -14,14 +14,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.delivery import SEEK_EVERY_S, Delivery
-from topology.errors import Conflict, Superseded, Unavailable
+from topology.errors import Conflict, EventsinkError, Superseded, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
 from topology.log import Log, LogReader, LogReplaced
@@ -141,9 +140,15 @@ class Group:
             return
         await _ended(self._checkpointing)
         if self.failed is not None and not self.failed.done():
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(LAST_CHECKPOINT_S):
                     await self.checkpoint()
+            except (EventsinkError, TimeoutError) as error:
+                log.warning(
+                    "group %s ends without its last checkpoint and reads again from the one before: %s",
+                    self.name,
+                    str(error) or "the store is away",
+                )
         await _ended(*tasks)
         for agent in self.agents:
             self._parts.metrics.up(agent, running=False)
@@ -163,6 +168,7 @@ class Group:
         """The process cannot go on with this group; the first reason counts."""
         if self.failed is not None and not self.failed.done():
             self.failed.set_exception(error)
+            self.failed.exception()  # seen: asyncio is not to complain when the process ends by itself
 
     def _open_reading(self, saved: GroupState) -> None:
         parts = self._parts

@@ -108,8 +108,7 @@ class RowCache:
     async def load(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row]:
         """The rows of these keys, new ones empty. They are in the cache when this returns; use them
         before the next await. Waits while the store is away, and while unsaved rows fill the cache."""
-        if self._dirty_bytes >= self._max_bytes:
-            await self._room.wait()
+        await self._room.wait()
         rows = self._rows
         with self._held(keys):
             missing = [key for key in keys if key not in rows]
@@ -141,6 +140,8 @@ class RowCache:
         else:
             self._dirty[row.key] = row
             self._dirty_bytes += weight
+        if self._dirty_bytes >= self._max_bytes:
+            self._room.clear()
 
     def dirty(self, wanted: Callable[[RowKey], bool]) -> list[Row]:
         """The unsaved rows whose key is ``wanted``."""
@@ -225,8 +226,6 @@ class RowCache:
         self._rows[key] = row
 
     def _evict(self) -> None:
-        if self._dirty_bytes >= self._max_bytes:
-            self._room.clear()
         if self._bytes <= self._max_bytes:
             return
         for key in list(self._rows):

@@ -45,6 +45,7 @@ class Engine:
 
     async def start(self) -> None:
         self.flow = Flow(URL("sqlite:///unused"), AGENTS, self.parts)
+        self.stores.at_end.append(self.crash)  # a test that fails leaves nothing running
         await self.flow.start()
 
     @property
@@ -80,17 +81,13 @@ class Engine:
 
 async def publish(stores: Stores, events: Iterable[Mapping[str, Any]]) -> None:
     """Append events as a foreign producer does: one a message, nothing stamped."""
-    await stores.log.publish(
-        [Outgoing(json.dumps(event).encode(), JSON, None, None) for event in events]
-    )
+    await stores.log.publish([Outgoing(json.dumps(event).encode(), JSON, None, None) for event in events])
 
 
 async def rollup(stores: Stores, name: str, window: str) -> dict[tuple[int, tuple[str, ...]], dict[str, Any]]:
     """What the sink holds: fields by window start and tag values."""
     points = await stores.rollups.query(name, window, since=None, until=None, where={}, limit=100_000)
-    return {
-        (point.time, tuple(value for _, value in point.tags)): dict(point.fields) for point in points
-    }
+    return {(point.time, tuple(value for _, value in point.tags)): dict(point.fields) for point in points}
 
 
 @asynccontextmanager

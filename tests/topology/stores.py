@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,9 +20,7 @@ from topology.sqlite_log import SqliteLog
 from topology.sqlite_rollups import SqliteRollups
 from topology.sqlite_state import SqliteState
 
-SCHEMA = "\n".join(
-    module.SCHEMA for module in (sqlite_log, sqlite_state, sqlite_rollups, sqlite_events)
-)
+SCHEMA = "\n".join(module.SCHEMA for module in (sqlite_log, sqlite_state, sqlite_rollups, sqlite_events))
 
 
 class Stores:
@@ -36,6 +35,8 @@ class Stores:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.outages = Outages(sleep=at_once)
+        #: Called before the stores are closed, the last one first.
+        self.at_end: list[Callable[[], Awaitable[None]]] = []
 
 
 @asynccontextmanager
@@ -47,13 +48,18 @@ async def opened(folder: Path) -> AsyncIterator[Stores]:
         stores = Stores(database)
         for part in (stores.log, stores.state, stores.rollups, stores.raw_events, stores.dead_letters):
             await part.open()
-        yield stores
+        try:
+            yield stores
+        finally:
+            for end in reversed(stores.at_end):
+                await end()
     finally:
         await database.close()
 
 
 async def at_once(seconds: float) -> None:
-    """A sleep that does not wait."""
+    """A sleep that lets the others work, and does not wait."""
+    await asyncio.sleep(0)
 
 
 class Failing:

@@ -30,7 +30,8 @@ async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
 def uploads(count: int, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
     """Uploads of 1, 2, 4, … bytes: every subset of them has a sum of its own."""
     return [
-        {"type": "storage.file_uploaded", "time": NOW_MS, "bytes": 2**n, "space_id": "x", **fields}
+        {"type": "storage.file_uploaded", "file_id": "f", "time": NOW_MS, "bytes": 2**n, "space_id": "x"}
+        | fields
         for n in range(first, first + count)
     ]
 

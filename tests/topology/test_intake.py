@@ -112,7 +112,13 @@ async def test_an_event_from_the_future_stays_where_it_was_placed_when_that_time
 async def test_what_cannot_be_read_becomes_a_dead_letter_and_the_rest_goes_on(
     stores: Stores,
 ) -> None:
-    bodies = [b"\xff\xfe{", b"", b"[]", b'{"type":"nonsense"}', b'{"type":"storage.file_uploaded","bytes":-1}']
+    bodies = [
+        b"\xff\xfe{",
+        b"",
+        b"[]",
+        b'{"type":"nonsense"}',
+        b'{"type":"storage.file_uploaded","bytes":-1}',
+    ]
     messages = [Message(n, body) for n, body in enumerate(bodies)]
     batch = await admitted(stores, *messages, login(5, time=NOW))
     assert [event.position for event in batch.events] == [position(0, 5)]

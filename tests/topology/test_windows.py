@@ -36,9 +36,7 @@ def test_a_minute_lies_in_one_hour_and_an_hour_in_one_day(at_s: int) -> None:
 
 def test_days_begin_at_midnight_utc() -> None:
     at = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)  # a night with a DST change in Europe
-    assert datetime.fromtimestamp(DAY.start(int(at.timestamp())), UTC) == datetime(
-        2026, 3, 29, tzinfo=UTC
-    )
+    assert datetime.fromtimestamp(DAY.start(int(at.timestamp())), UTC) == datetime(2026, 3, 29, tzinfo=UTC)
 
 
 def test_a_window_without_length_is_refused() -> None:

@@ -1,0 +1,200 @@
+"""Real processes of the command `eventsink`, as a user starts and as fate ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+
+DATA = Path(__file__).with_name("data")
+SAMPLE = DATA / "clowder-6h.jsonl"
+#: The sample's dates are fixed, so nothing of it may be too old to count.
+KEEP_ALL = {"EVENTSINK_KEEP": "36500d"}
+#: Those of the expected files that issue from agents there are.
+ROLLUPS = {
+    "space_storage": ("space_id",),
+    "resource_traffic": ("action", "resource_type", "space_id"),
+    "user_activity": ("action",),
+}
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 15.0
+
+Rows = dict[tuple[str, ...], dict[str, Any]]
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Instance:
+    """One installation: a working folder and settings. Commands run in it with nothing else of this shell's."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),
+            **KEEP_ALL,
+            **(settings or {}),
+        }
+
+    async def run(self, *arguments: str, input: bytes | None = None) -> Ended:
+        """Run a command to its end."""
+        process = await self._spawn(*arguments)
+        out, err = await process.communicate(input)
+        return Ended(process.returncode or 0, out.decode(), err.decode())
+
+    async def _spawn(self, *arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name("eventsink"),
+            *arguments,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def start(self, command: str, port: int, *options: str) -> Service:
+        """Start `up`, `worker` or `web` and return once it is ready."""
+        service = Service(await self._spawn(command, "--port", str(port), *options), port)
+        try:
+            await service.ready()
+        except BaseException:
+            await service.kill()
+            raise
+        return service
+
+    async def rows(self, name: str, window: str) -> Rows:
+        """What `eventsink rollups` prints, by time and key tags."""
+        ended = await self.run("rollups", name, "--window", window, "--format", "json")
+        assert ended.code == 0, ended.err
+        return keyed(name, json.loads(ended.out)["rows"])
+
+    async def events(self) -> list[dict[str, Any]]:
+        """All raw events."""
+        ended = await self.run("events", "--format", "json")
+        assert ended.code == 0, ended.err
+        events: list[dict[str, Any]] = json.loads(ended.out)["events"]
+        return events
+
+
+class Service:
+    """A running `up`, `worker` or `web`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self._output: list[bytes] = []
+        # Read all the time: a full pipe would stop the process.
+        self._readers = [
+            asyncio.ensure_future(self._read(stream))
+            for stream in (process.stdout, process.stderr)
+            if stream is not None
+        ]
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            self._output.append(line)
+
+    @property
+    def output(self) -> str:
+        """What it has written so far."""
+        return b"".join(self._output).decode(errors="replace")
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(START_LIMIT_S), aiohttp.ClientSession() as session:
+            while True:
+                if self.process.returncode is not None:
+                    await asyncio.gather(*self._readers)
+                    raise AssertionError(f"ended with {self.process.returncode}: {self.output}")
+                with suppress(aiohttp.ClientError):
+                    async with session.get(f"{self.url}/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.02)
+
+    async def metrics(self) -> str:
+        """What Prometheus would scrape."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            return await answer.text()
+
+    async def kill(self) -> None:
+        """``kill -9``."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.ended()
+
+    async def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended."""
+        async with asyncio.timeout(STOP_LIMIT_S):
+            code = await self.process.wait()
+        await asyncio.gather(*self._readers)
+        return code
+
+
+def keyed(name: str, rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """Rows by time and key tags."""
+    key = ("time", *ROLLUPS[name])
+    return {
+        (str(int(datetime.fromisoformat(row["time"]).timestamp())), *(row[tag] for tag in key[1:])): {
+            field: value for field, value in row.items() if field not in key
+        }
+        for row in rows
+    }
+
+
+def expected(window: str) -> dict[str, Rows]:
+    """What exactly the sample's events must give."""
+    content = json.loads((DATA / f"clowder-6h.expected-{window}.json").read_text())
+    return {name: keyed(name, content[name]) for name in ROLLUPS}
+
+
+async def comes_to_the_expected_numbers(instance: Instance, *, limit_s: float = 90.0) -> None:
+    """Wait until the day's rollups stand still at what the sample gives, then compare all."""
+    want = {window: expected(window) for window in ("1h", "1m")}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while any(
+                [await instance.rows(name, "1h") != want["1h"][name] for name in ROLLUPS]
+            ):
+                await asyncio.sleep(0.05)
+    for window, rollups in want.items():
+        for name, rows in rollups.items():
+            assert await instance.rows(name, window) == rows, f"{name} {window}"
+
+
+async def holds_each_event_once(instance: Instance, lines: Sequence[bytes], *, limit_s: float = 60.0) -> None:
+    """Wait until the archive has as many events as there are lines; positions tell that none is there twice."""
+    events: list[dict[str, Any]] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while len(events := await instance.events()) < len(lines):
+                await asyncio.sleep(0.05)
+    assert len(events) == len(lines)
+    assert len({event["position"] for event in events}) == len(lines)
+
+
+def sample_lines() -> list[bytes]:
+    """The lines of the sample."""
+    return SAMPLE.read_bytes().splitlines()
