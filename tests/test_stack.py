@@ -15,9 +15,12 @@ from typing import Any
 import click
 import pytest
 import yaml
+from aiohttp.web import RouteDef
+from prometheus_client import CollectorRegistry
 
 from cli.main import COMMANDS
 from cli.settings import NAMES, load
+from web import probes
 
 ROOT = Path(__file__).parent.parent
 #: Whoever adds a server decides on its image here, with a version: `latest` is another one tomorrow.
@@ -176,6 +179,12 @@ def test_every_service_has_a_health_check() -> None:
 def test_the_health_checks_ask_a_route_that_is_there(name: str) -> None:
     url = re.search(r"'(http://[^']+)'", SERVICES[name]["healthcheck"]["test"][-1])
     assert url is not None
+
+    async def ready() -> dict[str, str | None]:
+        return {}
+
+    routes = probes.routes(ready, CollectorRegistry())
+    assert "/healthz" in {route.path for route in routes if isinstance(route, RouteDef)}
     assert url[1] == f"http://127.0.0.1:{chosen(name)['port']}/healthz"
 
 
