@@ -5,7 +5,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY requirements-build.lock requirements.lock ./
 RUN pip install --require-hashes --requirement requirements-build.lock \
  && pip wheel --require-hashes --no-deps --wheel-dir /wheels --requirement requirements.lock
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY topology topology
 COPY agents agents
