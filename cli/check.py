@@ -40,8 +40,9 @@ class Finding(NamedTuple):
 def command(settings: Settings) -> int:
     """Check the settings, reach every server, say what would be done.
 
-    Starts nothing and makes nothing: no folder, no queue, no collection. Ends with 1 if something that
-    is set cannot be used. Settings are environment variables, or the same names in a TOML file.
+    Starts nothing and declares nothing; an empty MongoDB database is marked as ours. Ends with 1 if
+    something that is set cannot be used. Settings are environment variables, or the same names in a
+    TOML file.
     """
     findings = asyncio.run(_findings(settings))
     print_table(
@@ -73,12 +74,12 @@ async def _findings(settings: Settings) -> list[Finding]:
             _finding(
                 "raw events",
                 embedded if mongo is None else f"{mongo.url} database {mongo.database}",
-                lambda: _file(settings.database_file) if mongo is None else _mongo(mongo),
+                lambda: _file(settings.database_file) if mongo is None else _mongo(settings, mongo),
             ),
             _finding(
                 "state",
                 str(settings.state_file) if state is None else f"{state.url} database {state.database}",
-                lambda: _file(settings.state_file) if state is None else _mongo(state),
+                lambda: _file(settings.state_file) if state is None else _mongo(settings, state),
             ),
             _finding("keys", str(settings.keys_file), lambda: asyncio.to_thread(_keys, settings)),
         )
@@ -141,8 +142,13 @@ async def _influx(settings: Settings) -> str:
     return "reached"
 
 
-async def _mongo(settings: MongoSettings) -> str:
-    raise NotImplementedError
+async def _mongo(settings: Settings, where: MongoSettings) -> str:
+    mongo = parts.Shared(settings).mongo(where)
+    try:
+        await mongo.open()
+    finally:
+        await mongo.close()
+    return "reached"
 
 
 def _keys(settings: Settings) -> str:

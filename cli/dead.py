@@ -144,7 +144,7 @@ def _body(letter: DeadLetter) -> dict[str, str]:
 
 
 async def _with_letters(settings: Settings, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
-    letters = parts.dead_letters(settings, parts.embedded(settings, create=False))
+    letters = parts.dead_letters(settings, parts.Shared(settings, create=False))
     try:
         await letters.open()
         return await act(letters)

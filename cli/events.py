@@ -61,7 +61,7 @@ def command(
 
 
 async def _print(settings: Settings, form: str, limit: int | None, **range_: Any) -> None:
-    archive = parts.raw_events(settings, parts.embedded(settings, create=False))
+    archive = parts.raw_events(settings, parts.Shared(settings, create=False))
     try:
         await archive.open()
         if form == "json":

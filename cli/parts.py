@@ -1,16 +1,18 @@
 """The real parts, built from settings. Nothing else builds a connection, and nothing here opens one.
 
-Embedded stores of one process share one ``Database``, so that they do not wait for each other's write lock:
-``embedded`` makes it, and each takes it; without one, each makes its own. The log has a connection of its
-own in any case, so that an append does not wait behind the writing of rollups.
+Stores of one process that live in one place share a connection to it: hand the same ``Shared`` to each.
+Opening one opens it, closing one closes it for all. The log has a connection of its own in any case, so that
+an append does not wait behind the writing of rollups.
 
 Clients of servers are imported where they are used: who stays embedded does not wait for them.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from cli import data_folder
-from cli.settings import Settings
+from cli.settings import MongoSettings, Settings
 from topology import sqlite_events, sqlite_log, sqlite_rollups, sqlite_state
 from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
@@ -25,12 +27,32 @@ from topology.state import StateStore
 SCHEMA = sqlite_log.SCHEMA + sqlite_state.SCHEMA + sqlite_rollups.SCHEMA + sqlite_events.SCHEMA
 
 
-def embedded(settings: Settings, *, create: bool = True) -> Database:
-    """The file of the embedded stores. ``create``: make it and the data folder where they are missing; else
-    opening says that there is nothing yet."""
-    if create:
-        data_folder.make(settings.data)
-    return Database(settings.database_file, schema=SCHEMA, create=create)
+class Shared:
+    """Connections to where stores are, each made when the first store asks for it. ``create``: make the embedded
+    file and its folder where they are missing; else opening says that there is nothing yet."""
+
+    def __init__(self, settings: Settings, *, create: bool = True) -> None:
+        self._settings = settings
+        self._create = create
+        self._database: Database | None = None
+        # Any: their module is imported only where MongoDB is set.
+        self._mongos: dict[MongoSettings, Any] = {}
+
+    def database(self) -> Database:
+        """The embedded file."""
+        if self._database is None:
+            if self._create:
+                data_folder.make(self._settings.data)
+            self._database = Database(self._settings.database_file, schema=SCHEMA, create=self._create)
+        return self._database
+
+    def mongo(self, where: MongoSettings) -> Any:
+        """The ``topology.mongo.Mongo`` of a database."""
+        if where not in self._mongos:
+            from topology.mongo import Mongo
+
+            self._mongos[where] = Mongo(where.url.reveal(), where.database)
+        return self._mongos[where]
 
 
 def open_log(settings: Settings) -> Log:
@@ -44,33 +66,44 @@ def open_log(settings: Settings) -> Log:
     return RabbitLog(log.url.reveal(), log.exchange, log.queue, log.max_age, log.max_bytes)
 
 
-def state_store(settings: Settings, database: Database | None = None) -> StateStore:
-    """Rows, arrivals, generations, positions. ``database``: of the embedded stores."""
+def state_store(settings: Settings, shared: Shared | None = None) -> StateStore:
+    """Rows, arrivals, generations, positions."""
+    shared = shared or Shared(settings)
     if settings.state is not None:
-        raise NotImplementedError
+        from topology.mongo_state import MongoState
+
+        return MongoState(shared.mongo(settings.state))
     if settings.state_file != settings.database_file:
         data_folder.make(settings.state_file.parent)
         return SqliteState(Database(settings.state_file, schema=SCHEMA))
-    return SqliteState(database or embedded(settings))
+    return SqliteState(shared.database())
 
 
-def rollup_sink(settings: Settings, database: Database | None = None) -> RollupSink:
+def rollup_sink(settings: Settings, shared: Shared | None = None) -> RollupSink:
     """What the values of rollups are written to, and queried from."""
     influx = settings.influx
     if influx is not None:
-        raise NotImplementedError
-    return SqliteRollups(database or embedded(settings))
+        from topology.influxdb import InfluxRollups
+
+        return InfluxRollups(influx.url.reveal(), influx.token.reveal(), influx.org, influx.bucket)
+    return SqliteRollups((shared or Shared(settings)).database())
 
 
-def raw_events(settings: Settings, database: Database | None = None) -> RawEvents:
+def raw_events(settings: Settings, shared: Shared | None = None) -> RawEvents:
     """The archive."""
+    shared = shared or Shared(settings)
     if settings.mongo is not None:
-        raise NotImplementedError
-    return SqliteRawEvents(database or embedded(settings))
+        from topology.mongo_events import MongoRawEvents
+
+        return MongoRawEvents(shared.mongo(settings.mongo))
+    return SqliteRawEvents(shared.database())
 
 
-def dead_letters(settings: Settings, database: Database | None = None) -> DeadLetters:
+def dead_letters(settings: Settings, shared: Shared | None = None) -> DeadLetters:
     """What could not be processed."""
+    shared = shared or Shared(settings)
     if settings.mongo is not None:
-        raise NotImplementedError
-    return SqliteDeadLetters(database or embedded(settings))
+        from topology.mongo_events import MongoDeadLetters
+
+        return MongoDeadLetters(shared.mongo(settings.mongo))
+    return SqliteDeadLetters(shared.database())

@@ -107,7 +107,7 @@ async def _points(
     until: int | None,
     where: Mapping[str, str],
 ) -> Sequence[Point]:
-    sink = parts.rollup_sink(settings, parts.embedded(settings, create=False))
+    sink = parts.rollup_sink(settings, parts.Shared(settings, create=False))
     try:
         await sink.open()
         return await sink.query(name, window, since=since, until=until, where=where, limit=NO_LIMIT)

@@ -94,12 +94,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def fill() -> None:
         settings = load({"EVENTSINK_DATA": str(path)})
-        database = parts.embedded(settings)
-        await database.open()
-        await parts.rollup_sink(settings, database).write(POINTS)
-        await parts.raw_events(settings, database).insert(EVENTS)
-        await parts.dead_letters(settings, database).put(LETTERS)
-        await database.close()
+        shared = parts.Shared(settings)
+        await shared.database().open()
+        await parts.rollup_sink(settings, shared).write(POINTS)
+        await parts.raw_events(settings, shared).insert(EVENTS)
+        await parts.dead_letters(settings, shared).put(LETTERS)
+        await shared.database().close()
 
     asyncio.run(fill())
     return path
