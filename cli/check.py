@@ -12,7 +12,7 @@ import click
 
 from cli import parts
 from cli.options import examples, takes_settings
-from cli.settings import NAMES, MongoSettings, Settings
+from cli.settings import MEANINGS, MongoSettings, Settings
 from cli.tables import print_table
 from topology.errors import EventsinkError, Unavailable
 from topology.sqlite import Database
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 @click.command(
     epilog=examples("eventsink check", "eventsink check --settings eventsink.toml")
     + "\n\n\b\nSettings:\n"
-    + "\n".join(f"  {name}" for name in sorted(NAMES))
+    + "\n".join(f"  {name:<27}  {meaning}" for name, meaning in MEANINGS.items())
 )
 @takes_settings
 def command(settings: Settings) -> int:

@@ -24,6 +24,9 @@ WRONG_USE = 2
 #: Every command, in the order of the help, and the module that has it as ``command``. A module is
 #: imported when its command is used: `eventsink keys` does not wait for Faust.
 COMMANDS: Mapping[str, str] = {
+    "up": "cli.up",
+    "worker": "cli.worker",
+    "web": "cli.web",
     "send": "cli.send",
     "rollups": "cli.rollups",
     "events": "cli.events",

@@ -27,34 +27,34 @@ IGNORED_PREFIX = "EVENTSINK_TEST_"
 #: Where the settings file is; has no meaning inside one.
 FILE_VARIABLE = "EVENTSINK_SETTINGS"
 
-NAMES: frozenset[str] = frozenset(
-    {
-        FILE_VARIABLE,
-        "EVENTSINK_DATA",
-        "EVENTSINK_BROKER_URL",
-        "EVENTSINK_EXCHANGE",
-        "EVENTSINK_LOG_QUEUE",
-        "EVENTSINK_LOG_MAX_AGE",
-        "EVENTSINK_LOG_MAX_BYTES",
-        "EVENTSINK_INFLUX_URL",
-        "EVENTSINK_INFLUX_TOKEN",
-        "EVENTSINK_INFLUX_ORG",
-        "EVENTSINK_INFLUX_BUCKET",
-        "EVENTSINK_MONGO_URL",
-        "EVENTSINK_MONGO_DATABASE",
-        "EVENTSINK_STATE_URL",
-        "EVENTSINK_KEEP",
-        "EVENTSINK_KEY_BUDGET",
-        "EVENTSINK_AMPLITUDE_API_KEY",
-        "EVENTSINK_AMPLITUDE_URL",
-        "EVENTSINK_GA_MEASUREMENT_ID",
-        "EVENTSINK_GA_API_SECRET",
-        "EVENTSINK_GA_URL",
-        "EVENTSINK_KEYS_FILE",
-        "EVENTSINK_CHECKPOINT_EVERY",
-        "EVENTSINK_LOG_FORMAT",
-    }
-)
+#: What each is and its default, for the help.
+MEANINGS: Mapping[str, str] = {
+    FILE_VARIABLE: "TOML file with these names",
+    "EVENTSINK_DATA": "folder of what is embedded, and of keys [./data]",
+    "EVENTSINK_BROKER_URL": "amqp://USER:PASSWORD@HOST/VHOST, amqps://…, sqlite:///PATH [embedded]",
+    "EVENTSINK_EXCHANGE": "fanout exchange of the events [clowder.metrics]",
+    "EVENTSINK_LOG_QUEUE": "stream queue of the log [eventsink.log]",
+    "EVENTSINK_LOG_MAX_AGE": "how long the log keeps events [14D]",
+    "EVENTSINK_LOG_MAX_BYTES": "how much the log keeps [20GB]",
+    "EVENTSINK_INFLUX_URL": "server of the rollups [embedded]",
+    "EVENTSINK_INFLUX_TOKEN": "its token",
+    "EVENTSINK_INFLUX_ORG": "its organisation [eventsink]",
+    "EVENTSINK_INFLUX_BUCKET": "its bucket [eventsink]",
+    "EVENTSINK_MONGO_URL": "server of raw events and dead letters, mongodb://… [embedded]",
+    "EVENTSINK_MONGO_DATABASE": "its database [eventsink]",
+    "EVENTSINK_STATE_URL": "where rows and positions are, mongodb://… or sqlite:///PATH [as raw events]",
+    "EVENTSINK_KEEP": "how late an event may correct its window [35d]",
+    "EVENTSINK_KEY_BUDGET": "distinct values a day of one key tag [10000]",
+    "EVENTSINK_AMPLITUDE_API_KEY": "key of Amplitude [off]",
+    "EVENTSINK_AMPLITUDE_URL": "its endpoint",
+    "EVENTSINK_GA_MEASUREMENT_ID": "measurement of Google Analytics 4 [off]",
+    "EVENTSINK_GA_API_SECRET": "its secret",
+    "EVENTSINK_GA_URL": "its endpoint",
+    "EVENTSINK_KEYS_FILE": "API keys [keys.json in the data folder]",
+    "EVENTSINK_CHECKPOINT_EVERY": "how often progress is saved [1s]",
+    "EVENTSINK_LOG_FORMAT": "text or json [text on a terminal, else json]",
+}
+NAMES: frozenset[str] = frozenset(MEANINGS)
 
 #: The embedded log and stores share this file of the data folder.
 DATABASE_FILE = "eventsink.db"

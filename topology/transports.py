@@ -17,6 +17,7 @@ it splits strings at ``,`` and ``;`` and reads ``sqlite:/x`` as Kafka.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
@@ -38,6 +39,9 @@ from topology.uuid7 import uuid7
 
 #: A source yields the values of one topic without end; it is asked for the next only when there is room.
 Source = Callable[[], AsyncIterator[object]]
+
+#: These are services of Faust's, and log with its others.
+logger = logging.getLogger("faust.transport.log")
 
 MOST_MESSAGES = 2000
 MOST_BYTES = 1 << 20
@@ -70,6 +74,7 @@ class LogConsumer(Consumer):
     """Every topic is assigned to this process, with one partition, as soon as it is subscribed to."""
 
     transport: LogTransport
+    logger = logger
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -185,6 +190,7 @@ class LogProducer(Producer):
     """Appends to the log, whatever the topic: topics are readings of it."""
 
     transport: LogTransport
+    logger = logger
 
     async def on_start(self) -> None:
         await super().on_start()

@@ -1,0 +1,204 @@
+"""The running program, put together: open parts, agents, web application. ``up``, ``worker`` and ``web`` are
+choices among them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from yarl import URL
+
+from agents import AGENTS, ROLLUPS
+from cli import parts
+from cli.process import clock_ms, patiently
+from cli.settings import Settings
+from topology.errors import EventsinkError, Unavailable
+from topology.flow import Flow, agents_of
+from topology.groups import GroupParts
+from topology.log import Log
+from topology.metrics import Metrics
+from topology.outages import Outages
+from topology.sinks import DeadLetters, RawEvents, RollupSink
+from topology.sqlite_log import SqliteLog
+from topology.state import StateStore
+from web import probes
+from web.access import access_log
+from web.application import WebParts, build
+from web.keys import Keys
+from web.problems import problems
+
+log = logging.getLogger(__name__)
+
+#: What makes a dependency "away" for whoever asks whether we are ready.
+READY_WITHIN_S = 2.0
+TRIM_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Parts that are connected. They are closed with the stack that they were opened on."""
+
+    log: Log
+    state: StateStore
+    rollup_sink: RollupSink
+    raw_events: RawEvents
+    dead_letters: DeadLetters
+
+
+async def opened(stack: AsyncExitStack, settings: Settings, *, patience: timedelta | None) -> Opened:
+    """Open every part; a server that does not answer is waited for. Raises what ``open`` raises.
+
+    ``patience`` None: do not wait. What is away is opened as soon as it is back, by a task of the stack;
+    until then whoever uses it gets ``Unavailable``.
+    """
+    shared = parts.Shared(settings)
+    made = Opened(
+        log=parts.open_log(settings),
+        state=parts.state_store(settings, shared),
+        rollup_sink=parts.rollup_sink(settings, shared),
+        raw_events=parts.raw_events(settings, shared),
+        dead_letters=parts.dead_letters(settings, shared),
+    )
+    for part in (made.state, made.rollup_sink, made.raw_events, made.dead_letters, made.log):
+        stack.push_async_callback(part.close)
+        if patience is not None:
+            await patiently(part.open, patience)
+            continue
+        try:
+            await part.open()
+        except Unavailable as error:
+            log.warning("going on without what is away: %s", error)
+            push_task(stack, Outages().ridden_out(type(part).__name__, part.open))
+    return made
+
+
+def push_task(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
+    """Do ``work`` beside everything else; cancelled with the stack."""
+    task = asyncio.ensure_future(work)
+
+    async def ended() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(ended)
+    return task
+
+
+class Running:
+    """What runs in this process, and how it is. ``failures`` end the process."""
+
+    def __init__(self, stack: AsyncExitStack, settings: Settings, part: Opened) -> None:
+        self._stack = stack
+        self._settings = settings
+        self._part = part
+        self._flow: Flow | None = None
+        self._outages = Outages()
+        self.registry = CollectorRegistry()
+        self.failures: list[asyncio.Future[None]] = []
+
+    async def start_agents(self, groups: Sequence[str]) -> None:
+        """Start the agents of these groups; stopped with the stack, before the parts are closed."""
+        settings, part = self._settings, self._part
+        flow = Flow(
+            URL(settings.log.url.reveal()),
+            agents_of(AGENTS, groups),
+            GroupParts(
+                log=part.log,
+                store=part.state,
+                rollup_sink=part.rollup_sink,
+                raw_events=part.raw_events,
+                dead_letters=part.dead_letters,
+                metrics=Metrics(self.registry),
+                outages=self._outages,
+                clock_ms=clock_ms,
+                checkpoint_every=settings.checkpoint_every,
+                keep=settings.keep,
+            ),
+        )
+        await flow.start()
+        self._stack.push_async_callback(flow.stop)
+        self._flow = flow
+        if flow.failed is not None:
+            self.failures.append(flow.failed)
+        if isinstance(part.log, SqliteLog):
+            self.failures.append(push_task(self._stack, self._trimmed(part.log)))
+
+    def web_application(self, host: str, keys: Keys) -> web.Application:
+        """Ingest, queries and the page."""
+        part = self._part
+        return build(
+            WebParts(
+                log=part.log,
+                durable="log" if self._settings.log.embedded else "broker",
+                rollup_sink=part.rollup_sink,
+                raw_events=part.raw_events,
+                dead_letters=part.dead_letters,
+                rollups=ROLLUPS,
+                keys=keys,
+                loopback=is_loopback(host),
+                clock=clock_ms,
+                ready=self.ready,
+                registry=self.registry,
+            )
+        )
+
+    def probes_application(self) -> web.Application:
+        """Health and metrics alone, of a worker."""
+        application = web.Application(middlewares=[access_log, problems])
+        application.add_routes(probes.routes(self.ready, self.registry))
+        return application
+
+    async def ready(self) -> Mapping[str, str | None]:
+        """Each dependency, and what it said where it does not work."""
+        found: dict[str, str | None] = {"log": await _answer(self._part.log.end_offset)}
+        if self._flow is not None:
+            found["state"] = None
+            found[self._part.raw_events.name] = None
+            found.update((name, said) for name, said in self._outages.away.items())
+            for group in self._flow.groups:
+                if group.sink_away is not None:
+                    found[self._part.rollup_sink.name] = group.sink_away
+        return found
+
+    async def _trimmed(self, embedded_log: SqliteLog) -> None:
+        """Keep the embedded log within its retention, as a broker does with its own."""
+        settings = self._settings.log
+        while True:
+            try:
+                forgotten = await embedded_log.trim(
+                    max_age=settings.max_age_span, max_bytes=settings.max_bytes, now_ms=clock_ms()
+                )
+            except Unavailable as error:
+                log.warning("the embedded log could not be trimmed: %s", error)
+            else:
+                if forgotten:
+                    log.info("forgot %d messages that are beyond the retention of the log", forgotten)
+            await asyncio.sleep(TRIM_EVERY_S)
+
+
+async def _answer(call: Callable[[], Awaitable[object]]) -> str | None:
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await call()
+    except EventsinkError as error:
+        return str(error)
+    except TimeoutError:
+        return "does not answer"
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what is bound to ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

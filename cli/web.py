@@ -1,0 +1,43 @@
+"""``eventsink web``: ingest, queries and the page only."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+
+import click
+
+from cli import data_folder, logs, process
+from cli.options import examples, takes_settings
+from cli.settings import Settings
+from web.keys import Keys
+
+
+@click.command(
+    epilog=examples("eventsink web", "eventsink web --host 0.0.0.0 --port 8080"),
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: any free one."
+)
+@takes_settings
+def command(settings: Settings, host: str, port: int) -> None:
+    """Run the web application only: it takes events in and answers queries.
+
+    A server that is away does not end it: it is tried again, and what cannot be taken is answered with 503.
+    """
+    data_folder.make(settings.data)
+    logs.configure(settings.log_format, sys.stderr, secrets=settings.secrets)
+    process.run(_web(settings, host, port))
+
+
+async def _web(settings: Settings, host: str, port: int) -> None:
+    from cli.running import Running, opened  # the help text does not wait for aiohttp
+
+    async with AsyncExitStack() as stack:
+        part = await opened(stack, settings, patience=None)
+        running = Running(stack, settings, part)
+        application = running.web_application(host, Keys(settings.keys_file))
+        address = await process.serve(stack, application, host, port)
+        click.echo(f"the page is at {address}/")
+        await process.first_failure(*running.failures)
