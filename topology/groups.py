@@ -38,8 +38,8 @@ from topology.windows import DAY
 log = logging.getLogger(__name__)
 
 #: One micro-batch: enough to make the cost of a batch vanish, little enough to fold in tens of milliseconds.
-MOST_MESSAGES = 2000
-MOST_BYTES = 1 << 20
+MOST_MESSAGES = 1000
+MOST_BYTES = 256 << 10
 #: Also how soon a quiet log moves the watermark.
 FETCH_TIMEOUT = timedelta(seconds=1)
 #: How long a checkpoint waits for a sink that answers, but slowly, before it saves the position.
@@ -66,7 +66,7 @@ class GroupParts:
     clock_ms: Callable[[], int]
     checkpoint_every: timedelta
     keep: timedelta
-    cache_bytes: int = 32 << 20
+    cache_bytes: int = 16 << 20
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 

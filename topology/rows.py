@@ -226,14 +226,16 @@ class RowCache:
         self._rows[key] = row
 
     def _evict(self) -> None:
-        if self._bytes <= self._max_bytes:
-            return
-        for key in list(self._rows):
-            if key in self._dirty or key in self._in_use:
-                continue
+        excess = self._bytes - self._max_bytes
+        leaving: list[RowKey] = []
+        for key, row in self._rows.items():  # the longest unused first
+            if excess <= 0:
+                break
+            if key not in self._dirty and key not in self._in_use:
+                leaving.append(key)
+                excess -= row.weight
+        for key in leaving:
             self._bytes -= self._rows.pop(key).weight
-            if self._bytes <= self._max_bytes:
-                return
 
     def _table(self, key: RowKey) -> Table:
         return self._tables[key.table]

@@ -17,6 +17,9 @@ from topology.errors import EventsinkError, ForeignSchema, Unavailable
 
 T = TypeVar("T")
 
+#: 16 MiB. Rows are rewritten every second; the fewer the checkpoints, the fewer times a page is copied.
+CHECKPOINT_PAGES = 4000
+
 #: "evts" in ASCII: marks the file as ours (https://sqlite.org/pragma.html#pragma_application_id).
 APPLICATION_ID = 0x65767473
 SCHEMA_VERSION = 1
@@ -105,6 +108,7 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._make_ours(connection)
         except BaseException:
             connection.close()
