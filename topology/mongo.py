@@ -165,6 +165,10 @@ class Mongo:
         except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
             # Without its cause: the driver's message may quote a part of the password.
             raise self._wrong_url(error) from None
+        if "@" in self._url.partition("://")[2].partition("/")[2].partition("?")[0]:
+            # A password with a slash: the driver takes what comes before it for the address.
+            client.close()
+            raise self._wrong_url(ValueError("@ in the name of a database"))
         self._server = f"MongoDB at {_hosts(self._url)}"
         return client
 

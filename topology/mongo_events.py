@@ -68,7 +68,7 @@ class MongoDeadLetters:
 
     async def open(self) -> None:
         await self._mongo.open()
-        await self._letters.index("position", [("position", 1), ("_id", 1)])
+        await self._letters.index("position", [("position", 1), ("agent", 1)])
 
     async def close(self) -> None:
         await self._mongo.close()
@@ -77,7 +77,7 @@ class MongoDeadLetters:
         await self._letters.insert_missing([_letter_document(letter) for letter in letters])
 
     async def list(self, *, limit: int) -> Sequence[DeadLetter]:
-        found = await self._letters.find({}, sort=[("position", -1), ("_id", -1)], limit=limit)
+        found = await self._letters.find({}, sort=[("position", -1), ("agent", -1)], limit=limit)
         return [_letter(document) for document in found]
 
     async def get(self, id: str) -> DeadLetter | None:

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     length INTEGER NOT NULL,
     sha256 TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS dead_letters_position ON dead_letters (position);
+CREATE INDEX IF NOT EXISTS dead_letters_position ON dead_letters (position, agent);
 """
 
 _LETTER = "id, position, received, agent, reason, pointer, body, length, sha256"
@@ -111,7 +111,7 @@ class SqliteDeadLetters:
         )
 
     async def list(self, *, limit: int) -> Sequence[DeadLetter]:
-        statement = f"SELECT {_LETTER} FROM dead_letters ORDER BY position DESC, id DESC LIMIT ?"  # noqa: S608
+        statement = f"SELECT {_LETTER} FROM dead_letters ORDER BY position DESC, agent DESC LIMIT ?"  # noqa: S608
         return await self._database.read(
             lambda connection: [DeadLetter(*record) for record in connection.execute(statement, (limit,))]
         )
