@@ -44,12 +44,12 @@ MARKER = "schema"
 
 #: How long a call looks for a server that takes writes: an election is over in less.
 PATIENCE = timedelta(seconds=5)
-#: The largest bulk takes a second; a server that is silent for so long is not going to answer.
-SOCKET_TIMEOUT_MS = 15_000
+#: The largest bulk takes a second or two. A process that ends waits for the call in flight, and has 10 s for all.
+SOCKET_TIMEOUT_MS = 8_000
 #: For members that are to acknowledge a write but do not answer; less than the socket waits.
-ACKNOWLEDGE_TIMEOUT_MS = 10_000
-#: Connections are few and calls are short: who waits longer for one waits for a server that hangs.
-POOL_TIMEOUT_MS = 10_000
+ACKNOWLEDGE_TIMEOUT_MS = 6_000
+#: Connections are many and calls are short: who waits longer for one waits for a server that hangs.
+POOL_TIMEOUT_MS = 5_000
 
 _DUPLICATE_KEY = 11000
 #: Unauthorized, AuthenticationFailed, AtlasError (wrong credentials there).
@@ -161,6 +161,9 @@ class Mongo:
                     connectTimeoutMS=self._patience_ms,
                     socketTimeoutMS=SOCKET_TIMEOUT_MS,
                     waitQueueTimeoutMS=POOL_TIMEOUT_MS,
+                    # Whoever calls repeats; the driver's own repetition would double every limit above.
+                    retryWrites=False,
+                    retryReads=False,
                 )
         except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
             # Without its cause: the driver's message may quote a part of the password.

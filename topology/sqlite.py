@@ -82,7 +82,11 @@ class Database:
     async def _call(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
             try:
-                return work()
+                result = work()
+                if isinstance(result, sqlite3.Cursor):
+                    # Dropped by another thread, it would reset a statement that this one is using again.
+                    result.close()
+                return result
             except sqlite3.DatabaseError as error:
                 raise self._translated(error) from error
 

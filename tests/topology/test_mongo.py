@@ -23,7 +23,7 @@ from pymongo.errors import (
 
 from tests.servers.mongo import Mongo as MongoServer
 from topology.errors import EventsinkError, ForeignSchema, Refused, SettingsError, Unavailable
-from topology.mongo import META, Mongo
+from topology.mongo import ACKNOWLEDGE_TIMEOUT_MS, META, Mongo
 from topology.mongo_events import MongoDeadLetters, MongoRawEvents
 from topology.mongo_state import MongoState
 
@@ -136,7 +136,11 @@ async def test_writes_are_acknowledged_by_the_majority_whatever_the_url_says(mon
     connection = Mongo(f"{mongo.url}{separator}w=0&readPreference=secondary", mongo.database)
     await connection.open()
     collection: Any = connection.driver_collection("rows").delegate
-    assert collection.write_concern.document == {"w": "majority", "j": True, "wtimeout": 10_000}
+    assert collection.write_concern.document == {
+        "w": "majority",
+        "j": True,
+        "wtimeout": ACKNOWLEDGE_TIMEOUT_MS,
+    }
     assert collection.read_preference.name == "Primary"
     await connection.close()
 

@@ -399,9 +399,9 @@ async def test_a_write_whose_answer_is_lost_on_the_way_was_made_once(on_mongo: K
     store = await until_answered(on_mongo.state)
     for write in ((row(key(1), 10), 0), (row(key(1), 20), 10)):
         mongo.lose_answer("update")
-        with suppress(Unavailable):  # a driver that repeats by itself has the answer
+        with pytest.raises(Unavailable):
             await save(store, write)
-        assert await stored(store, key(1)) == write[0]
+        assert await until_answered(lambda: stored(store, key(1))) == write[0]
         await save(store, write)
     mongo.lose_answer("insert")
     arrivals = {position(0, 1): 5}
