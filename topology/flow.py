@@ -31,6 +31,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import faust
+from faust.tables import TableManager
 from yarl import URL
 
 from topology.agents import Agent
@@ -50,6 +51,16 @@ class _AsIs(faust.Schema[Any, Any]):
 
     def loads_value(self, app: Any, message: Any, **options: Any) -> Any:
         return message.value
+
+
+class _NoTables(TableManager):
+    """State is in rows: there are no tables, and no second to wait until they are all there."""
+
+    async def on_start(self) -> None:
+        await self.recovery.start()
+
+    async def wait_until_tables_registered(self) -> None:
+        return
 
 
 class Flow:
@@ -133,6 +144,7 @@ def _faust_app(broker: URL) -> faust.App:
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
+        TableManager=_NoTables,
     )
 
 

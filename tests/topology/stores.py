@@ -89,3 +89,46 @@ class Failing:
             return await real(*args, **kwargs)
 
         return call
+
+
+class Killed:
+    """Stops a process at its n-th call to the outside, before or after that call is carried out.
+
+    From then on no call of any part that it guards returns, as if nobody were there any more.
+    """
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self._at = at
+        self._after = after
+        self.calls = 0
+        self.dead = asyncio.Event()
+
+    def guarding(self, inner: Any) -> Any:
+        """``inner``, for as long as the process lives."""
+        return _Guarded(inner, self)
+
+    async def call(self, real: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> Any:
+        self.calls += 1
+        if self.calls == self._at:
+            if self._after:
+                await real(*args, **kwargs)
+            self.dead.set()
+        if self.dead.is_set():
+            await asyncio.get_running_loop().create_future()
+        return await real(*args, **kwargs)
+
+
+class _Guarded:
+    def __init__(self, inner: Any, killed: Killed) -> None:
+        self._inner = inner
+        self._killed = killed
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._inner, name)
+        if not callable(real):
+            return real
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._killed.call(real, args, kwargs)
+
+        return call
