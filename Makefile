@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 
-.PHONY: help setup run test check format bench lock stack-env clean
+.PHONY: help setup run test check format bench soak lock stack-env clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ format: setup ## put files into the format that check wants
 bench: setup ## measure against what a user would otherwise use, with a table of ratios
 	@scripts/install-test-servers
 	@$(BIN)/python -m bench
+
+soak: setup ## what takes too long for make test: a million events, memory within its limit
+	@$(BIN)/python -m bench.soak
 
 lock: setup ## resolve the dependencies of pyproject.toml again, into the lock files
 	@scripts/lock

@@ -21,7 +21,8 @@ EVENTSINK = Path(sys.executable).with_name("eventsink")
 AGENTS = ("storage", "traffic", "activity", "archive")
 
 
-def main(count: int) -> None:
+def main(count: int) -> float:
+    """Measure and print; returns the most memory that was resident, in MiB."""
     with tempfile.TemporaryDirectory(prefix="eventsink-bench-") as folder:
         file = Path(folder) / "events.jsonl"
         file.write_bytes(b"\n".join(lines(count)) + b"\n")
@@ -37,7 +38,10 @@ def main(count: int) -> None:
             url = _address(service)
             started = time.monotonic()
             sending = subprocess.Popen(
-                [EVENTSINK, "send", str(file)], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                [EVENTSINK, "send", str(file)],
+                env=environment,
+                stderr=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
             )
             highest = 0
             while min(_processed(url).values()) < count:
@@ -56,6 +60,7 @@ def main(count: int) -> None:
         f"embedded, {count} events: {took:.1f} s, {count / took:.0f} events/s, "
         f"{cpu / count * 1e6:.0f} µs CPU an event, {highest / 1024:.0f} MiB resident at most"
     )
+    return highest / 1024
 
 
 def _address(service: subprocess.Popen[str]) -> str:
@@ -73,7 +78,9 @@ def _processed(url: str) -> dict[str, float]:
     return {
         agent: sum(
             float(value)
-            for value in re.findall(rf'^eventsink_events_total{{agent="{agent}",.*}} (\S+)$', text, re.MULTILINE)
+            for value in re.findall(
+                rf'^eventsink_events_total{{agent="{agent}",.*}} (\S+)$', text, re.MULTILINE
+            )
         )
         for agent in AGENTS
     }

@@ -71,13 +71,17 @@ class Instance:
 
     async def start(self, command: str, port: int, *options: str) -> Service:
         """Start `up`, `worker` or `web` and return once it is ready."""
-        service = Service(await self._spawn(command, "--port", str(port), *options), port)
+        service = await self.begin(command, port, *options)
         try:
             await service.ready()
         except BaseException:
             await service.kill()
             raise
         return service
+
+    async def begin(self, command: str, port: int, *options: str) -> Service:
+        """Start it and do not wait."""
+        return Service(await self._spawn(command, "--port", str(port), *options), port)
 
     async def rows(self, name: str, window: str) -> Rows:
         """What `eventsink rollups` prints, by time and key tags."""
@@ -175,9 +179,7 @@ async def comes_to_the_expected_numbers(instance: Instance, *, limit_s: float = 
     want = {window: expected(window) for window in ("1h", "1m")}
     with suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
-            while any(
-                [await instance.rows(name, "1h") != want["1h"][name] for name in ROLLUPS]
-            ):
+            while any([await instance.rows(name, "1h") != want["1h"][name] for name in ROLLUPS]):
                 await asyncio.sleep(0.05)
     for window, rollups in want.items():
         for name, rows in rollups.items():

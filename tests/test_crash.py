@@ -67,9 +67,7 @@ async def test_a_stream_queue_deleted_and_made_again_after_half_swallows_nothing
     service = await instance.start("worker", free_port())
     assert (await instance.run("send", "-", input=b"\n".join(lines[:half]))).code == 0
     await holds_each_event_once(instance, lines[:half])
-    await asyncio.to_thread(
-        broker.node.ctl, "delete_queue", broker.queue, "--vhost", broker.vhost
-    )
+    await asyncio.to_thread(broker.node.ctl, "delete_queue", broker.queue, "--vhost", broker.vhost)
     assert (await instance.run("send", "-", input=b"\n".join(lines[half:]))).code == 0
     await comes_to_the_expected_numbers(instance)
     await holds_each_event_once(instance, lines)

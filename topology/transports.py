@@ -43,6 +43,9 @@ Source = Callable[[], AsyncIterator[object]]
 #: These are services of Faust's, and log with its others.
 logger = logging.getLogger("faust.transport.log")
 
+EXCHANGE = "clowder.metrics"
+QUEUE = "eventsink.log"
+
 MOST_MESSAGES = 2000
 MOST_BYTES = 1 << 20
 FETCH_TIMEOUT = timedelta(seconds=1)
@@ -302,8 +305,11 @@ class AmqpTransport(LogTransport):
         # Here, so that the embedded log does not load the AMQP client.
         from topology.rabbitmq_log import RabbitLog
 
-        names = {name: url.query[name] for name in ("exchange", "queue") if name in url.query}
-        return RabbitLog(url.without_query_params("exchange", "queue"), **names)
+        return RabbitLog(
+            url.without_query_params("exchange", "queue"),
+            url.query.get("exchange", EXCHANGE),
+            url.query.get("queue", QUEUE),
+        )
 
 
 class SqliteTransport(LogTransport):

@@ -75,7 +75,7 @@ class Failing:
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        real: Callable[..., Awaitable[Any]] = getattr(self._inner, name)
+        real = getattr(self._inner, name)
         if not callable(real):
             return real
 

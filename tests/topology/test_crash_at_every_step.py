@@ -145,7 +145,8 @@ async def test_calls_that_fail_or_whose_answers_are_lost_change_no_number(
             await publish(stores, EVENTS)
             engine = Engine(stores)
             failing = Failing(getattr(engine.parts, part), lost=lost, **dict.fromkeys(calls, failures))
-            engine.parts = dataclasses.replace(engine.parts, **{part: failing})
+            change: dict[str, Any] = {part: failing}
+            engine.parts = dataclasses.replace(engine.parts, **change)
             await live(engine)
             while any(group.sink_away for group in engine.groups):
                 await asyncio.sleep(0.001)

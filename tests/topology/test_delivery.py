@@ -136,7 +136,7 @@ async def test_what_is_offered_is_written_and_nothing_is_owed_any_more(harness: 
 
 
 async def test_a_sink_that_is_away_owes_nothing_after_it_is_back(harness: Harness, sink: Sink) -> None:
-    sink.answers = [Unavailable("refused")] * 3 + [Unavailable("slow down", timedelta(seconds=17))]
+    sink.answers = [*[Unavailable("refused")] * 3, Unavailable("slow down", timedelta(seconds=17))]
     async with running(harness):
         await harness.save("x")
         await harness.delivery.delivered(30)
@@ -160,7 +160,7 @@ async def test_values_that_did_not_fit_into_memory_are_sought_in_the_store(
     harness: Harness, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery_module, "MOST_WAITING", 3)
-    sink.answers = [Unavailable("away")] * 5
+    sink.answers = [*[Unavailable("away")] * 5]
     spaces = [f"s{n}" for n in range(20)]
     async with running(harness):
         for space in spaces:

@@ -188,5 +188,6 @@ def test_key_tags_are_made_fit_to_be_stored() -> None:
 def test_every_field_is_written_zeros_included() -> None:
     key = storage.row_key(MINUTE, TIME, ("x",))
     point = storage.point(key, storage.empty())
-    assert point == ("space_storage", "1m", TIME, (("space_id", "x"),), point.fields)
+    assert (point.rollup, point.window, point.time) == ("space_storage", "1m", TIME)
+    assert point.tags == (("space_id", "x"),)
     assert dict(point.fields) == {"bytes_added": 0, "files_removed": 0}

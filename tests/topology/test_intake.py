@@ -167,8 +167,8 @@ async def test_a_message_that_our_own_producer_sends_again_is_recognised(stores:
 
 
 async def test_source_id_and_time_together_tell_a_repetition(stores: Stores) -> None:
-    same = {"source": "s", "id": "1", "time": NOW}
-    others = [{"source": "t"}, {"id": "2"}, {"time": NOW + 1}]
+    same: dict[str, object] = {"source": "s", "id": "1", "time": NOW}
+    others: list[dict[str, object]] = [{"source": "t"}, {"id": "2"}, {"time": NOW + 1}]
     messages = [login(n, **(same | change)) for n, change in enumerate([{}, *others, {}])]
     batch = await admitted(stores, *messages)
     assert batch.duplicates == [position(0, 4)]

@@ -105,7 +105,7 @@ def test_beyond_1000_distinct_is_within_3_percent_and_the_same_in_any_order(user
     estimate = measure.value(measure.of(events))
     assert abs(estimate - users) <= 0.03 * users
     random.Random(1).shuffle(events)
-    cell = measure.empty()
+    cell: frozenset[int] | bytes = measure.empty()
     for at in range(0, users, 700):
         cell = measure.merge(cell, measure.of(events[at : at + 700]))
     assert measure.value(measure.unpack(measure.pack(cell))) == estimate

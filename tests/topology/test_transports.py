@@ -65,7 +65,7 @@ async def test_an_agent_gets_what_is_sent_in_order_and_in_batches(
     complete = asyncio.Event()
 
     @app.agent(topic)
-    async def reader(batches: AsyncIterator[tuple[Message, ...]]) -> None:
+    async def reader(batches: faust.StreamT[Any]) -> None:
         async for batch in batches:
             assert [message.offset for message in batch] == list(
                 range(len(received), len(received) + len(batch))
