@@ -83,9 +83,16 @@ def rollup_sink(settings: Settings, shared: Shared | None = None) -> RollupSink:
     """What the values of rollups are written to, and queried from."""
     influx = settings.influx
     if influx is not None:
+        from agents import ROLLUPS
         from topology.influxdb import InfluxRollups
 
-        return InfluxRollups(influx.url.reveal(), influx.token.reveal(), influx.org, influx.bucket)
+        return InfluxRollups(
+            influx.url.reveal(),
+            influx.token.reveal(),
+            influx.org,
+            influx.bucket,
+            keys={rollup.name: rollup.key for rollup in ROLLUPS.values()},
+        )
     return SqliteRollups((shared or Shared(settings)).database())
 
 

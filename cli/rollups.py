@@ -14,7 +14,6 @@ from cli import parts
 from cli.options import epoch_s, examples, format_option, range_options, takes_settings
 from cli.settings import Settings
 from cli.tables import print_bytes, print_csv, print_json, print_table
-from schemas.times import rfc3339
 from topology.rollups import Rollup
 from topology.sinks import Point
 from web.documents import rollup_csv, rollup_document, rollups_document
@@ -87,7 +86,7 @@ def command(
     elif form == "csv":
         print_bytes(rollup_csv(rollup, points).encode())
     else:
-        _print_points(rollup, points)
+        _print_points(rollup, window, points)
 
 
 def _rollup(name: str) -> Rollup:
@@ -130,21 +129,12 @@ def _print_rollups(form: str) -> None:
         print_table(columns, rows, wrap=frozenset({"fields", "key"}))
 
 
-def _print_points(rollup: Rollup, points: Sequence[Point]) -> None:
+def _print_points(rollup: Rollup, window: str, points: Sequence[Point]) -> None:
     if not points:
         click.echo("no rows in this range", err=True)
         return
+    rows = rollup_document(rollup, window, points)["rows"]
     # Columns that no row fills only push the others off the screen.
-    fields = [field for field in rollup.fields if any(field in point.fields for point in points)]
-    print_table(
-        ("time", *rollup.key, *fields),
-        [
-            (
-                rfc3339(point.time * 1000),
-                *(value for _, value in point.tags),
-                *(point.fields.get(field) for field in fields),
-            )
-            for point in points
-        ],
-        right=frozenset(fields),
-    )
+    fields = [field for field in rollup.fields if any(field in row for row in rows)]
+    columns = ("time", *rollup.key, *fields)
+    print_table(columns, [[row.get(name) for name in columns] for row in rows], right=frozenset(fields))

@@ -8,15 +8,15 @@ what it should be, and never repeats a secret.
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
+from cli import kinds
+from cli.secret import Secret, SecretUrl
 from topology.errors import SettingsError
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ FILE_VARIABLE = "EVENTSINK_SETTINGS"
 MEANINGS: Mapping[str, str] = {
     FILE_VARIABLE: "TOML file with these names",
     "EVENTSINK_DATA": "folder of what is embedded, and of keys [./data]",
-    "EVENTSINK_BROKER_URL": "amqp://USER:PASSWORD@HOST/VHOST, amqps://…, sqlite:///PATH [embedded]",
+    "EVENTSINK_BROKER_URL": "amqp://USER:PASSWORD@HOST/VHOST, amqps://… [embedded]",
     "EVENTSINK_EXCHANGE": "fanout exchange of the events [clowder.metrics]",
     "EVENTSINK_LOG_QUEUE": "stream queue of the log [eventsink.log]",
     "EVENTSINK_LOG_MAX_AGE": "how long the log keeps events [14D]",
@@ -42,7 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_INFLUX_BUCKET": "its bucket [eventsink]",
     "EVENTSINK_MONGO_URL": "server of raw events and dead letters, mongodb://… [embedded]",
     "EVENTSINK_MONGO_DATABASE": "its database [eventsink]",
-    "EVENTSINK_STATE_URL": "where rows and positions are, mongodb://… or sqlite:///PATH [as raw events]",
+    "EVENTSINK_STATE_URL": "rows and positions, mongodb://… or sqlite:///PATH [as raw events]",
     "EVENTSINK_KEEP": "how late an event may correct its window [35d]",
     "EVENTSINK_KEY_BUDGET": "distinct values a day of one key tag [10000]",
     "EVENTSINK_AMPLITUDE_API_KEY": "key of Amplitude [off]",
@@ -60,76 +60,6 @@ NAMES: frozenset[str] = frozenset(MEANINGS)
 DATABASE_FILE = "eventsink.db"
 
 
-def shown(url: str) -> str:
-    """A URL as people may see it: without password, token or query.
-
-    Everything up to the last ``@`` is taken for credentials, so that a password with an unescaped
-    ``/``, ``#`` or ``@`` does not come out either.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "***"
-    userinfo, at, place = rest.rpartition("@")
-    place = re.split(r"[?#]", place, maxsplit=1)[0]
-    if not at:
-        return f"{scheme}://{place}"
-    user, colon, _ = userinfo.partition(":")
-    return f"{scheme}://{user}:***@{place}" if colon else f"{scheme}://***@{place}"
-
-
-class Secret:
-    """A value that is not to be seen: ``str``, ``repr`` and formatting hide it, ``reveal`` gives it."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The value itself, for the connection that needs it and for nothing else."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __str__(self) -> str:
-        return "***" if self._value else ""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
-
-
-class SecretUrl(Secret):
-    """A URL that may hold a password; seen without it."""
-
-    __slots__ = ()
-
-    @property
-    def scheme(self) -> str:
-        return self._value.partition(":")[0].lower()
-
-    @property
-    def path(self) -> Path:
-        """The file of a ``sqlite`` URL."""
-        return Path(unquote(urlsplit(self._value).path))
-
-    @property
-    def passwords(self) -> frozenset[str]:
-        """The password as it is written in the URL and as it is meant; none where there is none."""
-        userinfo, _, _ = self._value.partition("://")[2].rpartition("@")
-        _, _, password = userinfo.partition(":")
-        return frozenset({password, unquote(password)} - {""})
-
-    def __str__(self) -> str:
-        return shown(self._value)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """The log. ``max_age`` in RabbitMQ's own words (``14D``)."""
@@ -143,7 +73,7 @@ class LogSettings:
     @property
     def max_age_span(self) -> timedelta:
         """``max_age`` as RabbitMQ counts it: a year has 365 days, a month 30."""
-        return int(self.max_age[:-1]) * _AGES[self.max_age[-1]]
+        return int(self.max_age[:-1]) * kinds.AGES[self.max_age[-1]]
 
     @property
     def embedded(self) -> bool:
@@ -284,44 +214,46 @@ def _checked(values: Mapping[str, str]) -> Settings:
     def read(name: str, default: str, parse: Callable[[str], T]) -> T:
         try:
             return parse(values.get(name, default))
-        except _Wrong as wrong:
+        except kinds.Wrong as wrong:
             raise SettingsError(f"{name} {wrong}") from None
 
     def optional(name: str, parse: Callable[[str], T]) -> T | None:
         return read(name, values[name], parse) if name in values else None
 
-    data = read("EVENTSINK_DATA", "./data", _path)
+    data = read("EVENTSINK_DATA", "./data", kinds.path)
     database = data / DATABASE_FILE
 
-    database_name = read("EVENTSINK_MONGO_DATABASE", "eventsink", _mongo_database)
-    mongo_url = optional("EVENTSINK_MONGO_URL", _url("mongodb", "mongodb+srv"))
+    database_name = read("EVENTSINK_MONGO_DATABASE", "eventsink", kinds.mongo_database)
+    mongo_url = optional("EVENTSINK_MONGO_URL", kinds.url("mongodb", "mongodb+srv"))
     mongo = None if mongo_url is None else MongoSettings(url=mongo_url, database=database_name)
 
     state, state_file = mongo, database
-    state_url = optional("EVENTSINK_STATE_URL", _url("mongodb", "mongodb+srv", "sqlite"))
+    state_url = optional("EVENTSINK_STATE_URL", kinds.url("mongodb", "mongodb+srv", "sqlite"))
     if state_url is not None and state_url.scheme == "sqlite":
         state, state_file = None, state_url.path
     elif state_url is not None:
         state = MongoSettings(url=state_url, database=database_name)
 
-    influx_url = optional("EVENTSINK_INFLUX_URL", _url("http", "https"))
-    influx_token = read("EVENTSINK_INFLUX_TOKEN", "", _secret)
-    influx_org = read("EVENTSINK_INFLUX_ORG", "eventsink", _name)
-    influx_bucket = read("EVENTSINK_INFLUX_BUCKET", "eventsink", _name)
+    influx_url = optional("EVENTSINK_INFLUX_URL", kinds.url("http", "https"))
+    influx_token = read("EVENTSINK_INFLUX_TOKEN", "", kinds.secret)
+    influx_org = read("EVENTSINK_INFLUX_ORG", "eventsink", kinds.name)
+    influx_bucket = read("EVENTSINK_INFLUX_BUCKET", "eventsink", kinds.name)
 
-    amplitude_key = optional("EVENTSINK_AMPLITUDE_API_KEY", _secret)
-    amplitude_url = optional("EVENTSINK_AMPLITUDE_URL", _url("http", "https"))
+    amplitude_key = optional("EVENTSINK_AMPLITUDE_API_KEY", kinds.secret)
+    amplitude_url = optional("EVENTSINK_AMPLITUDE_URL", kinds.url("http", "https"))
 
     return Settings(
         data=data,
         log=LogSettings(
             url=read(
-                "EVENTSINK_BROKER_URL", f"sqlite://{_quoted(database)}", _url("amqp", "amqps", "sqlite")
+                "EVENTSINK_BROKER_URL",
+                f"sqlite://{kinds.quoted(database)}",
+                kinds.url("amqp", "amqps", "sqlite"),
             ),
-            exchange=read("EVENTSINK_EXCHANGE", "clowder.metrics", _amqp_name),
-            queue=read("EVENTSINK_LOG_QUEUE", "eventsink.log", _amqp_name),
-            max_age=read("EVENTSINK_LOG_MAX_AGE", "14D", _age),
-            max_bytes=read("EVENTSINK_LOG_MAX_BYTES", "20GB", _size),
+            exchange=read("EVENTSINK_EXCHANGE", "clowder.metrics", kinds.amqp_name),
+            queue=read("EVENTSINK_LOG_QUEUE", "eventsink.log", kinds.amqp_name),
+            max_age=read("EVENTSINK_LOG_MAX_AGE", "14D", kinds.age),
+            max_bytes=read("EVENTSINK_LOG_MAX_BYTES", "20GB", kinds.size),
         ),
         influx=None
         if influx_url is None
@@ -329,15 +261,15 @@ def _checked(values: Mapping[str, str]) -> Settings:
         mongo=mongo,
         state=state,
         state_file=state_file,
-        keep=read("EVENTSINK_KEEP", "35d", _duration),
-        key_budget=read("EVENTSINK_KEY_BUDGET", "10000", _count),
+        keep=read("EVENTSINK_KEEP", "35d", kinds.duration),
+        key_budget=read("EVENTSINK_KEY_BUDGET", "10000", kinds.count),
         amplitude=None
         if amplitude_key is None
         else AmplitudeSettings(api_key=amplitude_key, url=amplitude_url),
-        google=_google(values, optional("EVENTSINK_GA_URL", _url("http", "https"))),
-        keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), _path),
-        checkpoint_every=read("EVENTSINK_CHECKPOINT_EVERY", "1s", _duration),
-        log_format=optional("EVENTSINK_LOG_FORMAT", _log_format),
+        google=_google(values, optional("EVENTSINK_GA_URL", kinds.url("http", "https"))),
+        keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), kinds.path),
+        checkpoint_every=read("EVENTSINK_CHECKPOINT_EVERY", "1s", kinds.duration),
+        log_format=optional("EVENTSINK_LOG_FORMAT", kinds.log_format),
     )
 
 
@@ -355,144 +287,3 @@ def _google(values: Mapping[str, str], url: SecretUrl | None) -> GoogleSettings 
             "EVENTSINK_GA_API_SECRET is missing: set it, or take EVENTSINK_GA_MEASUREMENT_ID out"
         )
     return GoogleSettings(measurement_id=measurement_id, api_secret=Secret(secret), url=url)
-
-
-class _Wrong(Exception):
-    """What the value is and what it should be: the second half of a ``SettingsError``, which adds the
-    name. Never the value of a secret or a URL."""
-
-
-def _quote(value: str) -> str:
-    return repr(value if len(value) <= 40 else value[:39] + "…")
-
-
-def _path(value: str) -> Path:
-    # Absolute from here on: what is printed and what is opened is the same place, whoever changes folder.
-    try:
-        return Path(value).expanduser().absolute()
-    except RuntimeError:
-        raise _Wrong(f"is {_quote(value)}, whose home folder is not known: write the whole path") from None
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-
-
-def _url(*schemes: str) -> Callable[[str], SecretUrl]:
-    choices = ", ".join(f"{scheme}://…" for scheme in schemes)
-
-    def parse(value: str) -> SecretUrl:
-        scheme = value.partition("://")[0].lower()
-        if "://" not in value or scheme not in schemes:
-            raise _Wrong(f"is not a URL that can be used here: write one of {choices}")
-        try:
-            parts = urlsplit(value)
-            host = parts.hostname
-            if not scheme.startswith("mongodb"):  # several hosts with ports are one URL there
-                _ = parts.port
-        except ValueError:
-            raise _Wrong(
-                f"is not a valid {scheme} URL: check host and port, and percent-encode "
-                "special characters of the password"
-            ) from None
-        if scheme == "sqlite":
-            if parts.netloc or len(parts.path) < 2:
-                raise _Wrong("names no absolute path: write sqlite:///ABSOLUTE/PATH (three slashes)")
-        elif not host:
-            raise _Wrong(f"names no host: write {scheme}://HOST…")
-        return SecretUrl(value)
-
-    return parse
-
-
-def _secret(value: str) -> Secret:
-    return Secret(value)
-
-
-def _name(value: str) -> str:
-    if not value.isprintable():
-        raise _Wrong("holds a control character: write a plain name")
-    return value
-
-
-def _amqp_name(value: str) -> str:
-    # AMQP short strings.
-    if len(value.encode()) > 255 or not value.isprintable():
-        raise _Wrong(f"is {_quote(value)}: write a name of at most 255 bytes without control characters")
-    return value
-
-
-def _mongo_database(value: str) -> str:
-    if len(value.encode()) > 63 or re.search(r'[/\\. "$*<>:|?\x00-\x1f]', value):
-        raise _Wrong(f'is {_quote(value)}: write at most 63 bytes without spaces and /\\."$*<>:|?')
-    return value
-
-
-_AGES = {
-    "Y": timedelta(days=365),
-    "M": timedelta(days=30),
-    "D": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-}
-
-
-def _age(value: str) -> str:
-    # Six digits of years are within what a timedelta holds.
-    if not re.fullmatch(r"[1-9][0-9]{0,5}[YMDhms]", value):
-        raise _Wrong(f"is {_quote(value)}: write a number and one of Y, M, D, h, m, s, for example 14D")
-    return value
-
-
-_SIZES: Mapping[str, int] = {
-    "": 1,
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "tb": 1000**4,
-    "kib": 1024,
-    "mib": 1024**2,
-    "gib": 1024**3,
-    "tib": 1024**4,
-}
-
-
-def _size(value: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,19})\s*([A-Za-z]*)", value)
-    factor = _SIZES.get(match[2].lower()) if match else None
-    if match is None or factor is None or not 0 < int(match[1]) * factor < 2**63:
-        raise _Wrong(f"is {_quote(value)}: write a size, for example 20GB or 512MB")
-    return int(match[1]) * factor
-
-
-_DURATIONS = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
-
-
-def _duration(value: str) -> timedelta:
-    match = re.fullmatch(r"([0-9]{1,12})\s*(ms|s|m|h|d)", value)
-    if match is not None and int(match[1]) > 0:
-        try:
-            return int(match[1]) * _DURATIONS[match[2]]
-        except OverflowError:
-            pass  # longer than any calendar: as wrong as no number
-    raise _Wrong(f"is {_quote(value)}: write a duration, for example 1s, 15m, 12h or 35d")
-
-
-def _count(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,12}", value) or int(value) == 0:
-        raise _Wrong(f"is {_quote(value)}: write a whole number from 1 up")
-    return int(value)
-
-
-def _log_format(value: str) -> str:
-    if value not in {"text", "json"}:
-        raise _Wrong(f"is {_quote(value)}: write text or json")
-    return value

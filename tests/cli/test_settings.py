@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.settings import NAMES, Secret, SecretUrl, Settings, load, shown
+from cli.secret import Secret, SecretUrl, shown
+from cli.settings import NAMES, Settings, load
 from topology.errors import SettingsError
 
 SECRET = "hunter2-hunter2"
