@@ -21,10 +21,10 @@ from cli.process import clock_ms, patiently
 from cli.settings import Settings
 from topology.errors import EventsinkError, Unavailable
 from topology.flow import Flow, agents_of
-from topology.groups import GroupParts
 from topology.log import Log
 from topology.metrics import Metrics
 from topology.outages import Outages
+from topology.parts import GroupParts
 from topology.sinks import DeadLetters, RawEvents, RollupSink
 from topology.sqlite_log import SqliteLog
 from topology.state import StateStore

@@ -36,7 +36,8 @@ from yarl import URL
 
 from topology.agents import Agent
 from topology.batch import Batch
-from topology.groups import Group, GroupParts
+from topology.groups import Group
+from topology.parts import GroupParts
 from topology.transports import LogTransport
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,6 @@
 """A group: agents that share one reading of the log. Groups never wait for each other.
 
-The group reads, its agents fold, and once a second a checkpoint saves what they did, in this order
-(ARCHITECTURE: nothing lost, nothing twice):
-
-    1  arrivals (already, by the intake), then ids, then changed rows, to the store
-    2  the values of those rows to the sink; what a sink that is away does not take stays owed
-    3  each agent's position, the watermark and the digest of the last message
+The group reads, its agents fold, and once a second a checkpoint saves what they did.
 """
 
 from __future__ import annotations
@@ -14,60 +9,37 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from topology.agents import Agent, Batches
 from topology.batch import Batch
+from topology.checkpoints import Checkpoints
 from topology.delivery import SEEK_EVERY_S, Delivery
-from topology.errors import Conflict, EventsinkError, Superseded, Unavailable
+from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
-from topology.log import Log, LogReader, LogReplaced
-from topology.metrics import Metrics
-from topology.outages import Outages
-from topology.position import NOWHERE, place
+from topology.log import LogReader, LogReplaced
+from topology.parts import GroupParts
+from topology.position import NOWHERE, Position, place
 from topology.reading import ALLOWED_DISORDER_MS, Reading
 from topology.rollups import Rollup
 from topology.rows import RowCache, Table
-from topology.sinks import DeadLetters, RawEvents, RollupSink
-from topology.state import GroupState, StateStore
+from topology.state import GroupState, RowKey
 from topology.views import View
-from topology.windows import DAY
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: One micro-batch: enough to make the cost of a batch vanish, little enough to fold in tens of milliseconds.
 MOST_MESSAGES = 1000
 MOST_BYTES = 256 << 10
 #: Also how soon a quiet log moves the watermark.
 FETCH_TIMEOUT = timedelta(seconds=1)
-#: How long a checkpoint waits for a sink that answers, but slowly, before it saves the position.
-SINK_PATIENCE_S = 2.0
 #: A stop does not wait longer for a store that is away: what is not saved is read again.
 LAST_CHECKPOINT_S = 4.0
-#: A quiet group has nothing to save but its watermark.
-QUIET_SAVE_EVERY_MS = 60_000
-PURGE_EVERY_MS = 60_000
 MEASURE_LAG_EVERY_MS = 5_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupParts:
-    """What the composition root hands to a group. ``clock_ms`` is the wall clock, epoch milliseconds."""
-
-    log: Log
-    store: StateStore
-    rollup_sink: RollupSink
-    raw_events: RawEvents
-    dead_letters: DeadLetters
-    metrics: Metrics
-    outages: Outages
-    clock_ms: Callable[[], int]
-    checkpoint_every: timedelta
-    keep: timedelta
-    cache_bytes: int = 16 << 20
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class Group:
@@ -93,11 +65,8 @@ class Group:
         self._reading: Reading | None = None
         self._readings = 0
         self._delivery: Delivery | None = None
+        self._checkpoints: Checkpoints | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._saved: GroupState | None = None
-        self._saved_ms = 0
-        self._checked_ms = 0
-        self._purged_ms = 0
         self._lag_ms = 0
         self.failed: asyncio.Future[None] | None = None
 
@@ -110,7 +79,6 @@ class Group:
         saved = await parts.store.begin(self.name)
         self._generation = saved.generation
         self._versions = itertools.count(saved.generation << 40 | 1)
-        self._checked_ms = parts.clock_ms()
         self._open_reading(saved)
         if self._rollup_tables:
             self._delivery = Delivery(
@@ -126,9 +94,14 @@ class Group:
             )
             self._spawn(self._delivery.run)
             self._spawn(self._seek_owed)
-        self._checkpointing = self._spawn(self._checkpoints)
+        checkpoints = Checkpoints(
+            self.name, self._generation, self._ids_table, self._rollup_tables, self._delivery, parts
+        )
+        self._checkpoints = checkpoints
+        self._checkpointing = self._spawn(self._checkpoint_for_ever)
         for agent in self.agents:
             parts.metrics.up(agent, running=True)
+            parts.metrics.checkpoint_age(agent, lambda: checkpoints.age_ms / 1000)
 
     async def stop(self) -> None:
         """Save what is folded, once, without waiting for anything that is away; idempotent.
@@ -191,15 +164,17 @@ class Group:
             metrics=parts.metrics,
             clock_ms=parts.clock_ms,
         )
-        self._saved = saved
         self._reading = Reading(self._readings, saved, self.agents, rows, ids, intake)
 
     @property
     def reading(self) -> Reading:
         """The present reading. Only after ``start``."""
-        if self._reading is None:
+        return self._started(self._reading)
+
+    def _started(self, part: T | None) -> T:
+        if part is None:
             raise RuntimeError(f"group {self.name} was not started")
-        return self._reading
+        return part
 
     # -- reading --
 
@@ -244,7 +219,7 @@ class Group:
         epoch, offset = was.epoch, was.offset
         found = await parts.outages.ridden_out("log", lambda: parts.log.message_at(offset))
         if found is not None and found.digest() == reading.read_digest:
-            return epoch, self._resume(reading, epoch, offset)
+            return epoch, _after(reading.handed_up_to, epoch)
         first = await parts.outages.ridden_out("log", parts.log.first_offset)
         if found is None and first is not None and first > offset:
             log.error(
@@ -263,18 +238,6 @@ class Group:
             epoch,
         )
         return epoch, 0
-
-    @staticmethod
-    def _resume(reading: Reading, epoch: int, offset: int) -> int:
-        """Where to go on in a log that is still the same one: the handed-out events of this reading
-        stay in the agents' hands; at a start, the lowest of the agents decides."""
-        if reading.begun:
-            return offset + 1
-        reading.begun = True
-        if reading.lowest == NOWHERE:
-            return 0
-        lowest = place(reading.lowest)
-        return lowest.offset + 1 if lowest.epoch == epoch else 0
 
     async def _quiet(self, reading: Reading, reader: LogReader) -> None:
         """A quiet log at whose end we are moves the watermark with the clock."""
@@ -305,120 +268,34 @@ class Group:
 
     # -- checkpoints --
 
-    async def _checkpoints(self) -> None:
+    async def _checkpoint_for_ever(self) -> None:
         while True:
             await self._parts.sleep(self._parts.checkpoint_every.total_seconds())
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
-        """Save what the agents did. Raises ``Superseded`` when another worker owns the group.
-
-        Waits while the store is away: then nothing is saved, and nothing lost.
-        """
-        parts = self._parts
-        store = parts.store
-        taken = await parts.outages.ridden_out("state", lambda: store.generation(self.name))
-        if taken > self._generation:
-            raise Superseded(
-                f"another worker took over group {self.name} (generation {taken}, ours is "
-                f"{self._generation}): run one worker per group; this one stops, nothing is lost"
-            )
+        """Save what the agents did. Raises ``Superseded`` when another worker owns the group."""
         reading = self.reading
-        # Positions first: every event up to them is in rows that are unsaved now or were saved before.
-        # No await until the rows are listed, so that the horizon holds for exactly the events after them.
-        state = self._state(reading)
-        rows = reading.rows
-        ids = rows.dirty(lambda key: key.table == self._ids_table)
-        others = rows.dirty(lambda key: key.table != self._ids_table)
         try:
-            await rows.save(ids)  # 1
-            owing = await rows.save(others)
+            await self._started(self._checkpoints).save(reading)
         except Conflict as conflict:
             await self._start_over(conflict)
-            return
-        if self._delivery is not None:
-            self._delivery.offer(owing)  # 2
-            if owing:
-                await self._delivery.delivered(SINK_PATIENCE_S)
-        now = parts.clock_ms()
-        if self._worth_saving(state, now):
-            await parts.outages.ridden_out("state", lambda: store.save_group(self.name, state))  # 3
-            self._saved = state
-            self._saved_ms = now
-        self._checked_ms = now
-        if now - self._purged_ms >= PURGE_EVERY_MS:
-            self._purged_ms = now
-            await self._purge(reading, state)
-        await self._measure(reading, now)
-
-    def _state(self, reading: Reading) -> GroupState:
-        reading.horizon = self._horizon(reading)
-        highest = reading.highest
-        return GroupState(
-            generation=self._generation,
-            positions=dict(reading.positions),
-            read_up_to=highest,
-            digest=reading.digests.get(highest, b""),
-            watermark=reading.watermark,
-            horizon=reading.horizon,
-        )
-
-    def _worth_saving(self, state: GroupState, now: int) -> bool:
-        saved = self._saved
-        return (
-            saved is None
-            or state.positions != saved.positions
-            or state.horizon != saved.horizon
-            or now - self._saved_ms >= QUIET_SAVE_EVERY_MS
-        )
-
-    def _horizon(self, reading: Reading) -> int | None:
-        """What lies this far behind the clock and the watermark is purged; it never moves back."""
-        if reading.watermark is None:
-            return reading.horizon
-        now = min(self._parts.clock_ms(), reading.watermark) // 1000
-        edge = now - int(self._parts.keep.total_seconds())
-        edge -= edge % 60
-        return edge if edge > 0 and edge > (reading.horizon or 0) else reading.horizon
-
-    async def _purge(self, reading: Reading, state: GroupState) -> None:
-        """Delete rows before the saved horizon that owe nothing; what a crash leaves goes with the next."""
-        if state.horizon is None:
-            return
-        store = self._parts.store
-        upto = min(state.positions.values())
-        limits = {
-            rollup.table(window): state.horizon - window.seconds + 1
-            for rollup in self._rollup_tables.values()
-            for window in rollup.windows.values()
-        }
-        # An event whose day is still open may be repeated.
-        limits[self._ids_table] = state.horizon - DAY.seconds + 1
-        for table, before in limits.items():
-            purged = await self._parts.outages.ridden_out(
-                "state",
-                lambda table=table, before=before: store.purge_rows(table, before=before, upto=upto),  # type: ignore[misc]
-            )
-            if purged:
-                reading.rows.forget(
-                    lambda key, table=table, before=before: key.table == table and key.at < before  # type: ignore[misc]
-                )
-        before_ms = (state.horizon - DAY.seconds) * 1000
-        await self._parts.outages.ridden_out("state", lambda: store.purge_arrivals(upto, before_ms))
+        else:
+            await self._measure(reading)
 
     async def _start_over(self, conflict: Conflict) -> None:
-        """Rows changed under us: what was folded on top of them is void, so read again from what is saved."""
-        store = self._parts.store
+        """Rows changed under us: what was folded on top of them is void, so read again from what is saved.
+
+        Raises ``Superseded`` where it is we who are to stop."""
+        await self._started(self._checkpoints).owned()
         log.warning("group %s reads again from its saved positions, nothing is lost: %s", self.name, conflict)
-        taken = await self._parts.outages.ridden_out("state", lambda: store.generation(self.name))
-        if taken > self._generation:
-            return  # the next checkpoint stops us with the reason
+        store = self._parts.store
         saved = await self._parts.outages.ridden_out("state", lambda: store.read_group(self.name))
         self.reading.rows.abandon()
         self._open_reading(saved or GroupState(generation=self._generation))
 
-    def _settle(self, settled: Sequence[tuple[object, int]]) -> None:
-        self.reading.rows.settle(settled)  # type: ignore[arg-type]
+    def _settle(self, settled: Sequence[tuple[RowKey, int]]) -> None:
+        self.reading.rows.settle(settled)
 
     async def _seek_owed(self) -> None:
         while True:
@@ -428,8 +305,9 @@ class Group:
 
     # -- health --
 
-    async def _measure(self, reading: Reading, now: int) -> None:
+    async def _measure(self, reading: Reading) -> None:
         metrics = self._parts.metrics
+        now = self._parts.clock_ms()
         for agent in self.agents:
             if reading.watermark is not None:
                 metrics.watermark(agent, reading.watermark / 1000)
@@ -448,19 +326,17 @@ class Group:
             metrics.lag(agent, events=behind, seconds=seconds)
 
     @property
-    def checkpoint_age_ms(self) -> int:
-        """Time since the last complete checkpoint."""
-        return self._parts.clock_ms() - self._checked_ms
-
-    @property
-    def generation(self) -> int:
-        """Which start of the group this is."""
-        return self._generation
-
-    @property
     def sink_away(self) -> str | None:
         """What the rollup sink said when it did not take a write, None while it does."""
         return None if self._delivery is None else self._delivery.away
+
+
+def _after(handed_up_to: Position, epoch: int) -> int:
+    """The offset after what was handed out, in a log that is still the one of ``epoch``."""
+    if handed_up_to == NOWHERE:
+        return 0
+    last = place(handed_up_to)
+    return last.offset + 1 if last.epoch == epoch else 0
 
 
 async def _ended(*tasks: asyncio.Task[None]) -> None:

@@ -5,7 +5,7 @@ Metrics are made on a registry of the process's own and handed down; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -107,8 +107,8 @@ class Metrics:
     def watermark(self, agent: str, seconds: float) -> None:
         self._watermark.labels(agent).set(seconds)
 
-    def checkpoint_age(self, agent: str, seconds: float) -> None:
-        self._checkpoint.labels(agent).set(seconds)
+    def checkpoint_age(self, agent: str, seconds: Callable[[], float]) -> None:
+        self._checkpoint.labels(agent).set_function(seconds)
 
     def sink_write(self, sink: str, outcome: Written, values: int = 1) -> None:
         self._sink_writes.labels(sink, outcome).inc(values)

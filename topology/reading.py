@@ -19,7 +19,8 @@ ALLOWED_DISORDER_MS = 10_000
 
 
 class Reading:
-    """``positions``: what each agent has folded; ``read_up_to``: what was handed to agents.
+    """``positions``: what each agent has folded. ``handed_up_to``: what this reading gave to the agents.
+    ``read_up_to``: the furthest message that the group is known to have read, by this reading or before.
 
     ``number`` tells readings of one process apart; a batch carries it.
     """
@@ -43,8 +44,7 @@ class Reading:
         self.read_digest = saved.digest
         self.horizon = saved.horizon
         self.watermark = saved.watermark
-        #: Whether this reading has opened the log: from then on it goes on after what it handed out.
-        self.begun = False
+        self.handed_up_to = min(self.positions.values())
 
     @property
     def lowest(self) -> Position:
@@ -59,6 +59,7 @@ class Reading:
     def handed(self, last: Position, digest: bytes) -> None:
         """A batch that ends here goes to the agents."""
         self.digests[last] = digest
+        self.handed_up_to = last
         if last > self.read_up_to:
             self.read_up_to = last
             self.read_digest = digest

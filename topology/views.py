@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
 
 from schemas.canonical import canonical
 from schemas.reading import Refusal
@@ -16,33 +15,20 @@ from topology.batch import Batch, LogEvent
 from topology.errors import EventsinkError, Refused
 from topology.folding import fold
 from topology.intake import dead_letter
-from topology.metrics import Metrics, Outcome
-from topology.outages import Outages
+from topology.metrics import Outcome
+from topology.parts import GroupParts
 from topology.position import Position
 from topology.reading import Reading
 from topology.rollups import Rollup
-from topology.sinks import DeadLetters, RawEvent, RawEvents
+from topology.sinks import RawEvent
 
 log = logging.getLogger(__name__)
-
-
-class ViewParts(Protocol):
-    """What a view needs of the group's parts."""
-
-    @property
-    def raw_events(self) -> RawEvents: ...
-    @property
-    def dead_letters(self) -> DeadLetters: ...
-    @property
-    def metrics(self) -> Metrics: ...
-    @property
-    def outages(self) -> Outages: ...
 
 
 class View:
     """Implements ``topology.agents.AgentBatch``. What this agent has folded before is counted, not folded."""
 
-    def __init__(self, agent: Agent, batch: Batch, reading: Reading, parts: ViewParts) -> None:
+    def __init__(self, agent: Agent, batch: Batch, reading: Reading, parts: GroupParts) -> None:
         self._agent = agent
         self._batch = batch
         self._reading = reading

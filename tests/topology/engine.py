@@ -15,8 +15,9 @@ from yarl import URL
 from agents import AGENTS
 from tests.topology.stores import Stores, opened
 from topology.flow import Flow
-from topology.groups import Group, GroupParts
+from topology.groups import Group
 from topology.log import JSON, Outgoing
+from topology.parts import GroupParts
 from topology.position import place
 
 NOW_MS = 1_795_467_600_000

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.topology.engine import NOW_MS, Engine, publish, rollup, started
 from tests.topology.stores import Failing, Stores, opened
 from topology.errors import Superseded
-from topology.log import Message
+from topology.log import LogReplaced, Message
 from topology.position import place
 
 MINUTE_S = NOW_MS // 1000
@@ -117,21 +118,23 @@ async def test_a_worker_of_a_lower_generation_stops_with_a_clear_error_and_the_n
 async def test_rows_that_a_lower_generation_writes_under_us_are_read_again(stores: Stores) -> None:
     # The first worker looks at the generation, the second one starts and loads rows, the first one writes.
     first, second = Engine(stores), Engine(stores)
-    await first.start()
-    await publish(stores, uploads(5))
-    await first.folded()
 
     class Overtaken(Failing):
+        armed = False
+
         async def generation(self, group: str) -> int:
             seen: int = await stores.state.generation(group)
-            if second.flow is None:
+            if self.armed and second.flow is None:
                 await second.start()
                 await second.folded()
             return seen
 
-    first_parts = dataclasses.replace(first.parts, store=Overtaken(stores.state))
-    for group in first.groups:
-        group._parts = first_parts
+    overtaken = Overtaken(stores.state)
+    first.parts = dataclasses.replace(first.parts, store=overtaken)
+    await first.start()
+    await publish(stores, uploads(5))
+    await first.folded()
+    overtaken.armed = True
     with pytest.raises(Superseded):
         await first.groups[0].checkpoint()
     await first.crash()
@@ -225,6 +228,45 @@ async def test_an_agent_added_later_starts_with_the_history_that_the_log_has(sto
     await publish(stores, uploads(5, 5))
     await lived(again)
     await again.stop()
+    assert await bytes_added(stores) == 2**10 - 1
+
+
+async def test_a_log_reopened_while_one_agent_catches_up_skips_nothing(stores: Stores) -> None:
+    engine = Engine(stores)
+    await engine.start()
+    await publish(stores, uploads(10))
+    await lived(engine)
+    await engine.stop()
+    saved = await stores.state.read_group("rollups")
+    assert saved is not None
+    await stores.state.save_group(
+        "rollups", msgspec.structs.replace(saved, positions={"traffic": saved.read_up_to})
+    )
+
+    class Interrupted(Failing):
+        """A reader that gives one message, and then says that the log has to be opened again."""
+
+        async def fetch(self, **options: Any) -> Sequence[Message]:
+            if "fetch" in self.calls:
+                raise LogReplaced
+            self.calls.append("fetch")
+            messages: Sequence[Message] = await self._inner.fetch(**(options | {"limit": 1}))
+            return messages
+
+    class Interrupting(Failing):
+        async def reader(self, offset: int) -> Any:
+            reader = await self._inner.reader(offset)
+            return Interrupted(reader) if offset < 9 else reader
+
+    again = Engine(stores)
+    again.parts = dataclasses.replace(again.parts, log=Interrupting(stores.log))
+    await again.start()
+    await lived(again)
+    await again.stop()
+    storage = again.stores.registry.get_sample_value(
+        "eventsink_events_total", {"group": "rollups", "agent": "storage", "outcome": "folded"}
+    )
+    assert storage == 10 + 10  # of the first life, and of this one
     assert await bytes_added(stores) == 2**10 - 1
 
 

@@ -1,0 +1,150 @@
+"""Checkpoints: once a second, what the agents of a group did is saved. The order is the guarantee:
+
+    1  arrivals (already, by the intake), then ids, then changed rows, to the store
+    2  the values of those rows to the sink; what a sink that is away does not take stays owed
+    3  each agent's position, the watermark, the horizon and the digest of the furthest message
+
+A crash between any two writes reads again from 3, and every row tells what it holds already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from topology.delivery import Delivery
+from topology.errors import Superseded
+from topology.parts import GroupParts
+from topology.reading import Reading
+from topology.rollups import Rollup
+from topology.state import GroupState, RowKey
+from topology.windows import DAY
+
+log = logging.getLogger(__name__)
+
+#: How long a checkpoint waits for a sink that answers, but slowly, before it saves the position.
+SINK_PATIENCE_S = 2.0
+#: A quiet group has nothing to save but its watermark.
+QUIET_SAVE_EVERY_MS = 60_000
+PURGE_EVERY_MS = 60_000
+
+
+class Checkpoints:
+    """The checkpoints of one start of a group, in its ``generation``. ``delivery`` is None where no agent of
+    the group has rollups."""
+
+    def __init__(
+        self,
+        group: str,
+        generation: int,
+        ids_table: str,
+        rollup_tables: Mapping[str, Rollup],
+        delivery: Delivery | None,
+        parts: GroupParts,
+    ) -> None:
+        self._group = group
+        self._generation = generation
+        self._ids_table = ids_table
+        self._rollup_tables = rollup_tables
+        self._delivery = delivery
+        self._parts = parts
+        self._saved: GroupState | None = None
+        self._saved_ms = 0
+        self._purged_ms = 0
+        self._checked_ms = parts.clock_ms()
+
+    @property
+    def age_ms(self) -> int:
+        """Time since the last complete checkpoint."""
+        return self._parts.clock_ms() - self._checked_ms
+
+    async def save(self, reading: Reading) -> None:
+        """Take one. Waits while the store is away: then nothing is saved, and nothing lost.
+
+        Raises ``Superseded`` when another worker owns the group, ``Conflict`` when one wrote our rows.
+        """
+        parts = self._parts
+        await self.owned()
+        # Positions first: every event up to them is in rows that are unsaved now or were saved before.
+        # No await until the rows are listed, so that the horizon holds for exactly the events after them.
+        state = self._state(reading)
+        ids = reading.rows.dirty(lambda key: key.table == self._ids_table)
+        others = reading.rows.dirty(lambda key: key.table != self._ids_table)
+        await reading.rows.save(ids)  # 1
+        owing = await reading.rows.save(others)
+        if self._delivery is not None and owing:
+            self._delivery.offer(owing)  # 2
+            await self._delivery.delivered(SINK_PATIENCE_S)
+        now = parts.clock_ms()
+        if self._worth_saving(state, now):
+            await parts.outages.ridden_out("state", lambda: parts.store.save_group(self._group, state))  # 3
+            self._saved = state
+            self._saved_ms = now
+        self._checked_ms = now
+        if state.horizon is not None and now - self._purged_ms >= PURGE_EVERY_MS:
+            self._purged_ms = now
+            await self._purge(reading, state, state.horizon)
+
+    async def owned(self) -> None:
+        """Raise ``Superseded`` if a later generation was taken."""
+        parts = self._parts
+        taken = await parts.outages.ridden_out("state", lambda: parts.store.generation(self._group))
+        if taken > self._generation:
+            raise Superseded(
+                f"another worker took over group {self._group} (generation {taken}, ours is "
+                f"{self._generation}): run one worker per group; this one stops, nothing is lost"
+            )
+
+    def _state(self, reading: Reading) -> GroupState:
+        reading.horizon = self._horizon(reading)
+        highest = reading.highest
+        return GroupState(
+            generation=self._generation,
+            positions=dict(reading.positions),
+            read_up_to=highest,
+            digest=reading.digests.get(highest, b""),
+            watermark=reading.watermark,
+            horizon=reading.horizon,
+        )
+
+    def _worth_saving(self, state: GroupState, now: int) -> bool:
+        saved = self._saved
+        return (
+            saved is None
+            or state.positions != saved.positions
+            or state.horizon != saved.horizon
+            or now - self._saved_ms >= QUIET_SAVE_EVERY_MS
+        )
+
+    def _horizon(self, reading: Reading) -> int | None:
+        """What lies this far behind the clock and the watermark is purged; it never moves back."""
+        if reading.watermark is None:
+            return reading.horizon
+        now = min(self._parts.clock_ms(), reading.watermark) // 1000
+        edge = now - int(self._parts.keep.total_seconds())
+        edge -= edge % 60
+        return edge if edge > 0 and edge > (reading.horizon or 0) else reading.horizon
+
+    async def _purge(self, reading: Reading, state: GroupState, horizon: int) -> None:
+        """Delete rows before the saved horizon that owe nothing; what a crash leaves goes with the next."""
+        upto = min(state.positions.values())
+        limits = {
+            rollup.table(window): horizon - window.seconds + 1
+            for rollup in self._rollup_tables.values()
+            for window in rollup.windows.values()
+        }
+        # An event whose day is still open may be repeated.
+        limits[self._ids_table] = horizon - DAY.seconds + 1
+        store, outages = self._parts.store, self._parts.outages
+        for table, before in limits.items():
+
+            async def purge(table: str = table, before: int = before) -> int:
+                return await store.purge_rows(table, before=before, upto=upto)
+
+            def purged(key: RowKey, table: str = table, before: int = before) -> bool:
+                return key.table == table and key.at < before
+
+            if await outages.ridden_out("state", purge):
+                reading.rows.forget(purged)
+        before_ms = (horizon - DAY.seconds) * 1000
+        await outages.ridden_out("state", lambda: store.purge_arrivals(upto, before_ms))

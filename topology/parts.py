@@ -1,0 +1,33 @@
+"""What the composition root hands to every group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from topology.log import Log
+from topology.metrics import Metrics
+from topology.outages import Outages
+from topology.sinks import DeadLetters, RawEvents, RollupSink
+from topology.state import StateStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupParts:
+    """Open parts, and how often and how long. ``clock_ms`` is the wall clock, epoch milliseconds;
+    ``cache_bytes`` bounds the rows that a group holds in memory."""
+
+    log: Log
+    store: StateStore
+    rollup_sink: RollupSink
+    raw_events: RawEvents
+    dead_letters: DeadLetters
+    metrics: Metrics
+    outages: Outages
+    clock_ms: Callable[[], int]
+    checkpoint_every: timedelta
+    keep: timedelta
+    cache_bytes: int = 16 << 20
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
