@@ -8,6 +8,9 @@ from click.testing import CliRunner, Result
 
 from cli.main import eventsink
 from cli.settings import NAMES
+from tests.servers.influxdb import Influx
+from tests.servers.mongo import Mongo
+from tests.servers.rabbitmq import Broker
 
 SECRET = "secret-password"
 
@@ -77,3 +80,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_the_help_lists_the_settings(name: str) -> None:
     assert name in CliRunner().invoke(eventsink, ["check", "--help"]).stdout
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+def test_every_server_that_is_there_is_reached(
+    broker: Broker, influx: Influx, mongo: Mongo, tmp_path: Path
+) -> None:
+    servers = {
+        "EVENTSINK_BROKER_URL": broker.url,
+        "EVENTSINK_INFLUX_URL": influx.url,
+        "EVENTSINK_INFLUX_TOKEN": influx.token,
+        "EVENTSINK_INFLUX_ORG": influx.org,
+        "EVENTSINK_INFLUX_BUCKET": influx.bucket,
+        "EVENTSINK_MONGO_URL": mongo.url,
+        "EVENTSINK_MONGO_DATABASE": mongo.database,
+    }
+    result = check(tmp_path, **servers)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("reached") == 4
+    assert "write rollups to InfluxDB and raw events to MongoDB" in result.stdout
+    assert influx.token not in result.output
+
+    wrong = check(tmp_path, **servers | {"EVENTSINK_INFLUX_TOKEN": "wrong:wrong-token"})
+    assert wrong.exit_code == 1
+    assert wrong.stderr.startswith("eventsink: rollups: ")
+    assert "wrong-token" not in wrong.output
