@@ -19,7 +19,7 @@ from agents import AGENTS, ROLLUPS
 from cli import parts
 from cli.process import clock_ms, patiently
 from cli.settings import Settings
-from topology.errors import EventsinkError, Unavailable
+from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.flow import Flow, agents_of
 from topology.log import Log
 from topology.metrics import Metrics
@@ -101,14 +101,20 @@ class Running:
         self._flow: Flow | None = None
         self._outages = Outages()
         self.registry = CollectorRegistry()
+        #: Names of the agents that were started.
+        self.agents: list[str] = []
         self.failures: list[asyncio.Future[None]] = []
 
     async def start_agents(self, groups: Sequence[str]) -> None:
         """Start the agents of these groups; stopped with the stack, before the parts are closed."""
         settings, part = self._settings, self._part
+        agents = agents_of(AGENTS, groups)
+        if not agents:
+            raise SettingsError(f"no agent is in {', '.join(groups)}: name a group that has some")
+        self.agents = [agent.name for agent in agents]
         flow = Flow(
             URL(settings.log.url.reveal()),
-            agents_of(AGENTS, groups),
+            agents,
             GroupParts(
                 log=part.log,
                 store=part.state,

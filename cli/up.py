@@ -11,9 +11,9 @@ from cli import logs, process
 from cli.data_folder import DataFolder
 from cli.options import examples, takes_settings
 from cli.settings import Settings
+from cli.worker import GROUPS
 from web.keys import SCOPES, Keys
 
-GROUPS = ("rollups", "archive")
 FIRST_KEY_NAME = "first"
 
 

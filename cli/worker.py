@@ -12,8 +12,8 @@ from cli.data_folder import DataFolder
 from cli.options import examples, takes_settings
 from cli.settings import Settings
 
-#: The groups that there are agents for.
-GROUPS = ("rollups", "archive")
+#: The forwarders' groups have agents once a forwarder is configured; until then they are empty.
+GROUPS = ("rollups", "archive", "amplitude", "google")
 
 
 class Groups(click.ParamType):
@@ -62,5 +62,5 @@ async def _worker(settings: Settings, groups: tuple[str, ...], host: str, port: 
         running = Running(stack, settings, part)
         await running.start_agents(groups)
         address = await process.serve(stack, running.probes_application(), host, port)
-        click.echo(f"agents of {', '.join(groups)}; metrics and health at {address}/metrics")
+        click.echo(f"running {', '.join(running.agents)}; metrics and health at {address}/metrics")
         await process.first_failure(*running.failures)

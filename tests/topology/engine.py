@@ -64,6 +64,10 @@ class Engine:
         ):
             await asyncio.sleep(0.001)
 
+    async def tick(self) -> None:
+        """Let the others work for a moment."""
+        await asyncio.sleep(0.001)
+
     async def checkpoint(self) -> None:
         for group in self.groups:
             await group.checkpoint()
