@@ -207,7 +207,6 @@ async def test_the_guard_passes_frames_on_in_any_pieces(pieces: list[int]) -> No
     read = b""
     left = len(b"".join(frames))
     for piece in [*pieces, left]:
-        if len(read) < left:
-            read += await reader.readexactly(min(piece, left - len(read)))
+        read += await reader.readexactly(min(piece, left - len(read)))
     assert read == b"".join(frames)
     assert reader.at_eof()

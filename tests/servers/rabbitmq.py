@@ -1,0 +1,222 @@
+"""A RabbitMQ node of the test session: private, on loopback only, and free to be stopped or killed.
+
+It is Debian's server, started as itself: the wrapper in ``/usr/sbin`` would change the user. Name, ports,
+cookie, folders and port mapper are its own, so it meets no other node of this machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+CTL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
+LOOPBACK = "127.0.0.1"
+#: Seconds. A cold start takes 4 to 8 on two cores; a busy machine may need many times that.
+START_LIMIT_S = 90.0
+STOP_LIMIT_S = 30.0
+CTL_LIMIT_S = 60.0
+#: Few enough bytes that the node starts on any machine, more than the tests need.
+MEMORY_LIMIT = "1GB"
+
+
+class RabbitNode:
+    """The node. ``start`` returns when it takes connections; ``stop`` and ``kill`` keep its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port, distribution, self._mapper_port, tool = _free_ports(4)
+        self._mapper: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        (folder / "home").mkdir()
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            f"vm_memory_high_watermark.absolute = {MEMORY_LIMIT}\n"
+            "disk_free_limit.absolute = 1MB\n"
+        )
+        on_loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(folder / "home"),  # of the cookie
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "ERL_EPMD_PORT": str(self._mapper_port),
+            "RABBITMQ_NODENAME": f"eventsink{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            # These two do not exist; those of the machine must not be read in their stead.
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": on_loopback,
+            "RABBITMQ_CTL_ERL_ARGS": on_loopback,
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(tool),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(tool + 9),
+            # The script then becomes the node itself: its process is the one to be signalled.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def url(self, vhost: str = "%2F", *, user: str = "guest", password: str = "guest") -> str:
+        """Where the node listens."""
+        return f"amqp://{user}:{password}@{LOOPBACK}:{self.port}/{vhost}"
+
+    @property
+    def pid(self) -> int:
+        """The process of the running node."""
+        assert self._server is not None, "the node is not running"
+        return self._server.pid
+
+    def start(self) -> None:
+        """Start unless it runs. Fails with the node's own words when it does not come up."""
+        if self._server is not None:
+            return
+        for program in (SERVER, CTL):
+            if not program.exists():
+                pytest.fail(f"{program} is missing: `make test` installs the package rabbitmq-server")
+        if self._mapper is None:
+            # In the foreground and ours: the one that the node starts itself would outlive it.
+            self._mapper = self._spawn("epmd", "-port", str(self._mapper_port), "-address", LOOPBACK)
+        self._server = self._spawn(str(SERVER))
+        self._wait_until_ready(self._server)
+
+    def stop(self) -> None:
+        """End in good order, as a package upgrade does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self._end(signal.SIGKILL)
+
+    def ctl(self, *arguments: str) -> str:
+        """What ``rabbitmqctl`` prints; about half a second each."""
+        ran = subprocess.run(
+            [CTL, "--quiet", *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CTL_LIMIT_S,
+            check=False,
+        )
+        if ran.returncode != 0:
+            pytest.fail(f"rabbitmqctl {' '.join(arguments)}: {ran.stderr or ran.stdout}")
+        return ran.stdout
+
+    def end(self) -> None:
+        """End everything that was started here."""
+        self.kill()
+        if self._mapper is not None:
+            self._mapper.kill()
+            self._mapper.wait(STOP_LIMIT_S)
+            self._mapper = None
+
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "output").open("ab") as output:
+            return subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is for pytest, which then ends us
+            )
+
+    def _end(self, how: signal.Signals) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.send_signal(how)
+        try:
+            server.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait(STOP_LIMIT_S)
+
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            if server.poll() is not None:
+                break
+            try:
+                with socket.create_connection((LOOPBACK, self.port), timeout=5) as connection:
+                    connection.sendall(b"AMQP\x00\x00\x09\x01")
+                    if connection.recv(1):
+                        return
+            except OSError:
+                pass  # not listening yet
+            time.sleep(0.05)
+        output = (self._folder / "output").read_text(errors="replace")[-4000:]
+        self.kill()
+        pytest.fail(f"RabbitMQ did not start within {START_LIMIT_S:.0f} s:\n{output}")
+
+
+class Broker(NamedTuple):
+    """A virtual host of its own for one test, with the names that the test is to declare."""
+
+    node: RabbitNode
+    vhost: str
+    exchange: str
+    queue: str
+
+    @property
+    def url(self) -> str:
+        return self.node.url(self.vhost)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitNode]:
+    """The node, started when the first test asks for it."""
+    folder = Path(tempfile.mkdtemp(prefix="eventsink-rabbitmq-"))
+    node = RabbitNode(folder)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def broker(rabbitmq: RabbitNode) -> Broker:
+    """A fresh virtual host on the node, which runs again if an earlier test left it stopped."""
+    rabbitmq.start()
+    vhost = f"test{next(_numbers)}"
+    # One call of the tool instead of two.
+    rabbitmq.ctl(
+        "eval",
+        f'ok = rabbit_vhost:add(<<"{vhost}">>, <<"tests">>), '
+        f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{vhost}">>, '
+        '<<".*">>, <<".*">>, <<".*">>, <<"tests">>).',
+    )
+    return Broker(rabbitmq, vhost, "clowder.metrics", "eventsink.log")
+
+
+def _free_ports(count: int) -> tuple[int, ...]:
+    """Ports that are free now; held together, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for held in sockets:
+            held.bind((LOOPBACK, 0))
+        return tuple(held.getsockname()[1] for held in sockets)
+    finally:
+        for held in sockets:
+            held.close()

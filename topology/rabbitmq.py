@@ -1,0 +1,403 @@
+"""RabbitMQ: where it is, what the log needs on it, and how to get both. Exchange and queue are values; the
+``Declarer`` alone makes them, a ``Link`` alone keeps a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+from pamqp.common import Arguments
+from yarl import URL
+
+from topology.errors import SettingsError, Unavailable
+from topology.rabbitmq_frames import GuardedTransport, is_undecodable
+
+log = logging.getLogger(__name__)
+
+#: Seconds. A broker that is there answers within milliseconds; one that does not in this time is away.
+CONNECT_LIMIT_S = 10.0
+CALL_LIMIT_S = 10.0
+#: Closing is a courtesy: the broker notices a closed socket, too.
+CLOSE_LIMIT_S = 3.0
+CANCEL_AGAIN_S = 0.2
+#: Seconds. aiormq gives a silent connection up after three of them, about half a minute.
+HEARTBEAT_S = 10
+
+#: Retention deletes whole segments: one is a small part of the log, and no larger than RabbitMQ's default.
+SEGMENTS = 20
+LARGEST_SEGMENT_BYTES = 500_000_000
+
+
+class LoginRefused(SettingsError):
+    """The broker refuses user, password, or virtual host. Wrong settings at a start; while running it may
+    pass, since a broker that was set up anew refuses until its users are back."""
+
+
+class Broker:
+    """Where a broker is, and the way to it. Written without password and query."""
+
+    def __init__(self, url: str | URL) -> None:
+        """Raises ``SettingsError`` where this is no AMQP URL."""
+        try:
+            self._url = URL(url)
+        except ValueError:
+            self._url = URL()
+        if self._url.scheme not in {"amqp", "amqps"} or not self._url.host:
+            raise SettingsError(
+                "the broker's URL cannot be read: write EVENTSINK_BROKER_URL as "
+                "amqp://USER:PASSWORD@HOST/VHOST, special characters of the password percent-encoded"
+            )
+        #: Whether new connections stand what cannot be decoded; so from the first that did not.
+        self.guarded = False
+
+    def __str__(self) -> str:
+        url = self._url.with_query(None).with_fragment(None)
+        return str(url.with_password("***") if url.password else url)
+
+    def __repr__(self) -> str:
+        return f"Broker({str(self)!r})"
+
+    @property
+    def vhost(self) -> str:
+        return self._url.path[1:].replace("%2F", "/") or "/"
+
+    async def connect(self, purpose: str) -> AbstractConnection:
+        """A new connection, named after its purpose in the broker's own lists.
+
+        Raises ``Unavailable`` or ``LoginRefused``.
+        """
+        url = self._url
+        if "heartbeat" not in url.query:
+            url = url.update_query(heartbeat=HEARTBEAT_S)
+        connection = aio_pika.Connection(url, client_properties={"connection_name": f"eventsink {purpose}"})
+        connection.close_callbacks.add(self._on_end)
+        if self.guarded:
+            connection.kwargs["transport_factory"] = GuardedTransport()
+        try:
+            with unavailable(self, "connecting"):
+                try:
+                    await connection.connect(timeout=CONNECT_LIMIT_S)
+                except AMQPError as error:
+                    if refusal := self._refusal(error):
+                        raise refusal from error
+                    raise
+        except BaseException:
+            await end(connection)
+            raise
+        return connection
+
+    async def _on_end(self, connection: object, error: BaseException | None) -> None:
+        if not self.guarded and is_undecodable(error):
+            self.guarded = True
+            log.warning(
+                "a message has properties that cannot be decoded; such are read without them from now on"
+            )
+
+    def _refusal(self, error: AMQPError) -> LoginRefused | None:
+        match error:
+            case ProbableAuthenticationError() | AuthenticationError():
+                return LoginRefused(f"{self} refuses user or password: mend EVENTSINK_BROKER_URL")
+            case InvalidFrameError() if "Connection.Close" in str(error):
+                # aiormq 7.2 loses the broker's words here; the virtual host is all that was asked for.
+                return LoginRefused(
+                    f"{self} refuses the virtual host {self.vhost!r}: make it, let the user into it, "
+                    "or mend EVENTSINK_BROKER_URL"
+                )
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            return LoginRefused(
+                f"the certificate of {self} cannot be verified ({error.__cause__.verify_message}): "
+                "add ?cafile=FILE to EVENTSINK_BROKER_URL"
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FanoutExchange:
+    """Where events are published: durable, nothing else."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"exchange {self.name!r} (type 'fanout', durable 'true', auto_delete 'false', internal 'false')"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamQueue:
+    """The log itself. ``max_age`` in RabbitMQ's words (``14D``)."""
+
+    name: str
+    max_age: str
+    max_bytes: int
+
+    @property
+    def segment_bytes(self) -> int:
+        return max(1, min(LARGEST_SEGMENT_BYTES, self.max_bytes // SEGMENTS))
+
+    @property
+    def arguments(self) -> Arguments:
+        return {
+            "x-queue-type": "stream",
+            "x-max-age": self.max_age,
+            "x-max-length-bytes": self.max_bytes,
+            "x-stream-max-segment-size-bytes": self.segment_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LogDeclaration:
+    """The exchange and the queue that is bound to it."""
+
+    exchange: FanoutExchange
+    queue: StreamQueue
+
+
+class Declarer:
+    """Makes the log where it is missing. What others declared is used, or refused with both declarations."""
+
+    def __init__(self, broker: Broker, declaration: LogDeclaration) -> None:
+        self.broker = broker
+        self.declaration = declaration
+        self._warned = False
+
+    async def declare(self, connection: AbstractConnection) -> None:
+        """Exchange, queue and binding, as far as they are missing.
+
+        Raises ``Unavailable`` or ``SettingsError``.
+        """
+        with unavailable(self.broker, "declaring the log"):
+            try:
+                async with asyncio.timeout(CALL_LIMIT_S):
+                    await self._declare_exchange(connection)
+                    await self._declare_queue(connection)
+                    await self._bind(connection)
+            except ChannelAccessRefused as error:
+                raise SettingsError(
+                    f"{self.broker}: the user may not declare the log ({said(error)}): grant it the "
+                    f"permissions configure, write and read"
+                ) from error
+
+    async def present(self, connection: AbstractConnection) -> bool:
+        """Whether the queue is there. Raises ``Unavailable``."""
+        with unavailable(self.broker, "looking for the log"):
+            try:
+                async with asyncio.timeout(CALL_LIMIT_S):
+                    await message_count(connection, self.declaration.queue.name)
+            except ChannelNotFoundEntity as error:
+                if not is_missing(error):
+                    raise
+                return False
+        return True
+
+    async def _declare_exchange(self, connection: AbstractConnection) -> None:
+        exchange = self.declaration.exchange
+        try:
+            async with open_channel(connection) as channel:
+                await channel.declare_exchange(exchange.name, aio_pika.ExchangeType.FANOUT, durable=True)
+        except ChannelPreconditionFailed as error:
+            raise SettingsError(
+                f"{self.broker}: somebody declared the exchange otherwise. Ours: {exchange}. Theirs differs: "
+                f"{said(error)}. Delete theirs, declare it alike there, or set EVENTSINK_EXCHANGE"
+            ) from error
+
+    async def _declare_queue(self, connection: AbstractConnection) -> None:
+        queue = self.declaration.queue
+        try:
+            async with open_channel(connection) as channel:
+                await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+        except ChannelPreconditionFailed as error:
+            await self._accept_queue(connection, said(error))
+
+    async def _accept_queue(self, connection: AbstractConnection, difference: str) -> None:
+        """A stream with another retention does, whoever chose that; no other kind of queue can be a log."""
+        queue = self.declaration.queue
+        try:
+            async with open_channel(connection) as channel:
+                plain = await channel.get_underlay_channel()
+                # Streams alone refuse a consumer without prefetch. Whatever another queue delivers here goes
+                # back into it when the channel closes.
+                await plain.basic_consume(queue.name, _ignored)
+        except ChannelPreconditionFailed:
+            pass
+        else:
+            raise not_a_stream(self.broker, queue.name)
+        if not self._warned:
+            self._warned = True
+            log.warning("the log's queue was declared otherwise and is used as it is: %s", difference)
+
+    async def _bind(self, connection: AbstractConnection) -> None:
+        async with open_channel(connection) as channel:
+            queue = await channel.get_queue(self.declaration.queue.name, ensure=False)
+            await queue.bind(self.declaration.exchange.name)
+
+
+async def _ignored(message: DeliveredMessage) -> None:
+    """The delivery stays unacknowledged."""
+
+
+class Link:
+    """A connection that is made when it is needed and made anew after it was lost. Every new one declares
+    the log first."""
+
+    def __init__(self, declarer: Declarer, purpose: str) -> None:
+        self.declarer = declarer
+        self._purpose = purpose
+        self._connection: AbstractConnection | None = None
+        self._guarded = False
+        self._connecting = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
+
+    @property
+    def broker(self) -> Broker:
+        return self.declarer.broker
+
+    async def connection(self) -> AbstractConnection:
+        """The connection. Raises ``Unavailable`` or ``SettingsError``."""
+        async with self._connecting:
+            if (
+                self._connection is None
+                or not is_open(self._connection)
+                or self._guarded != self.broker.guarded
+            ):
+                self.drop()
+                self._guarded = self.broker.guarded
+                connection = await self.broker.connect(self._purpose)
+                try:
+                    await self.declarer.declare(connection)
+                except BaseException:
+                    await end(connection)
+                    raise
+                self._connection = connection
+            return self._connection
+
+    async def declare(self) -> AbstractConnection:
+        """The connection, after making sure that nothing of the log is missing."""
+        connection = await self.connection()
+        await self.declarer.declare(connection)
+        return connection
+
+    def drop(self) -> None:
+        """Give up a connection that does not work, without waiting for its end; the next use makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            ending = asyncio.create_task(end(connection))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+    async def close(self) -> None:
+        """Idempotent."""
+        async with self._connecting:
+            self.drop()
+        await asyncio.gather(*self._endings)
+
+
+def is_open(connection: AbstractConnection) -> bool:
+    """Whether the connection works, as far as is known; ``is_closed`` of aio-pika says no after a loss."""
+    return connection.transport is not None and not connection.transport.connection.is_closed
+
+
+async def stop(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel tasks of ours and wait for their ends. Once is not always enough: aiormq swallows a cancellation
+    that comes while it closes a channel."""
+    running = {task for task in tasks if task is not None}
+    while running := {task for task in running if not task.done()}:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+
+
+async def end(connection: AbstractConnection) -> None:
+    """Close, in good order if that is quick; raises nothing."""
+    try:
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            await connection.close()
+    except (AMQPError, OSError, RuntimeError) as error:
+        log.debug("closing a connection: %r", error)
+
+
+@asynccontextmanager
+async def open_channel(
+    connection: AbstractConnection, *, prefetch: int = 0
+) -> AsyncIterator[AbstractChannel]:
+    """A channel for a few calls. It must not be acknowledged on after the block was left: an ack behind a
+    channel's end costs the whole connection."""
+    channel = connection.channel(publisher_confirms=False)
+    await channel.initialize()
+    try:
+        if prefetch:
+            await channel.set_qos(prefetch_count=prefetch)
+        yield channel
+    finally:
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                await channel.close()
+        except (AMQPError, OSError, RuntimeError) as error:
+            log.debug("closing a channel: %r", error)
+
+
+async def message_count(connection: AbstractConnection, queue: str) -> int:
+    """How many messages the queue holds. RabbitMQ counts a stream every five seconds only, and not at once
+    after its start: a count above 0 proves that there were some, 0 proves nothing."""
+    async with open_channel(connection) as channel:
+        declared = await channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.message_count or 0
+
+
+def is_missing(error: ChannelNotFoundEntity) -> bool:
+    """Whether the queue does not exist. A broker that has just started answers the same 404 for one that it
+    has not opened yet, in other words."""
+    return "no queue" in str(error)
+
+
+def not_a_stream(broker: Broker, queue: str) -> SettingsError:
+    """The error for a queue that forgets what was read."""
+    return SettingsError(
+        f"{broker}: the queue {queue!r} is not a stream: delete it, or set another EVENTSINK_LOG_QUEUE"
+    )
+
+
+@contextmanager
+def unavailable(broker: Broker, doing: str) -> Iterator[None]:
+    """Turns whatever aio-pika raises when a connection or channel does not work into ``Unavailable``."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        # aiormq cancels what waits on a connection that ends; only a cancelled task is really to end.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Unavailable(f"{broker} went away while {doing}: waiting for it loses nothing") from None
+    except TimeoutError as error:
+        raise Unavailable(
+            f"{broker} does not answer while {doing}: is it running and not blocked?"
+        ) from error
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise Unavailable(f"{broker}: {doing} failed ({said(error)}): is the broker running?") from error
+
+
+def said(error: BaseException) -> str:
+    """What an error says, in one line and without the URL of a connection, which may hold secrets."""
+    if isinstance(error, OSError) and error.strerror:
+        return " ".join(str(error.strerror).split())
+    if isinstance(error, RuntimeError):  # aiormq's, with the connection's URL in it
+        return "the connection is closed"
+    return " ".join(str(error).split()) or type(error).__name__

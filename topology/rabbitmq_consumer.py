@@ -1,0 +1,93 @@
+"""One consumer of a stream on a channel of its own: the plain aio-pika way of being delivered to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiormq.abc
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError
+from pamqp.commands import Basic
+
+from topology.rabbitmq import CLOSE_LIMIT_S, said
+from topology.rabbitmq_messages import OFFSET_HEADER
+
+
+class StreamConsumer:
+    """Calls ``receive`` with each delivery and its tag, in order, and ``lost`` once when the other side ends
+    it. After ``end`` neither is called."""
+
+    def __init__(
+        self,
+        prefetch: int,
+        receive: Callable[[StreamConsumer, DeliveredMessage, int], None],
+        lost: Callable[[StreamConsumer, str], None],
+    ) -> None:
+        self.prefetch = prefetch
+        #: Whether it ended because the broker cancelled it: the queue is gone.
+        self.cancelled = False
+        self._receive = receive
+        self._lost = lost
+        self._channel: AbstractChannel | None = None
+        self._plain: aiormq.abc.AbstractChannel | None = None
+        self._ended = False
+        self._writing = asyncio.Lock()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._ended
+
+    async def begin(self, connection: AbstractConnection, queue: str, offset: int | str) -> None:
+        """Consume from ``offset`` on. Raises what aio-pika raises."""
+        channel = self._channel = connection.channel(publisher_confirms=False)
+        await channel.initialize()
+        channel.close_callbacks.add(self._on_channel_end)
+        # The layer below aio-pika's queues: it tells when the broker cancels a consumer, and makes no object
+        # a message.
+        plain = self._plain = await channel.get_underlay_channel()
+        plain.on_consumer_cancel_callbacks.add(self._on_cancel)
+        await plain.basic_qos(prefetch_count=self.prefetch)
+        await plain.basic_consume(queue, self._on_delivery, arguments={OFFSET_HEADER: offset})
+
+    async def acknowledge(self, tag: int) -> None:
+        """Everything up to ``tag``: the broker may send as many more. Raises nothing."""
+        async with self._writing:
+            if self._ended or self._plain is None or self._plain.is_closed:
+                return
+            try:
+                await self._plain.basic_ack(tag, multiple=True, wait=False)
+            except (AMQPError, OSError, RuntimeError):
+                pass  # the channel has just ended: ``lost`` says so
+
+    async def end(self) -> None:
+        """Stop. Nothing is acknowledged from here on: behind the channel's end that would cost the
+        connection. Raises nothing; idempotent."""
+        async with self._writing:
+            if self._ended:
+                return
+            self._ended = True
+        if self._channel is not None and self._channel.is_initialized:
+            try:
+                async with asyncio.timeout(CLOSE_LIMIT_S):
+                    await self._channel.close()
+            except (AMQPError, OSError, RuntimeError):
+                pass  # gone is gone
+
+    async def _on_delivery(self, delivery: DeliveredMessage) -> None:
+        if not self._ended and isinstance(delivery.delivery, Basic.Deliver):
+            self._receive(self, delivery, delivery.delivery.delivery_tag or 0)
+
+    async def _on_cancel(self, frame: object) -> None:
+        self.cancelled = True
+        self._tell("the broker cancelled the consumer, as it does when the queue is deleted")
+
+    async def _on_channel_end(self, channel: object, error: BaseException | None) -> None:
+        self._tell(f"the broker closed the channel ({said(error) if error else 'no reason given'})")
+
+    def _tell(self, reason: str) -> None:
+        if not self._ended:
+            self._ended = True
+            self._lost(self, reason)

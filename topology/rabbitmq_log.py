@@ -1,0 +1,99 @@
+"""The log on RabbitMQ: a stream queue bound to a durable fanout exchange.
+
+rabbitmq              where the broker is, what is declared, connections
+rabbitmq_messages     messages as AMQP carries them
+rabbitmq_probes       questions to the log, answered for certain
+rabbitmq_reader       one reading
+rabbitmq_consumer     the consumer under it
+rabbitmq_publisher    appending, and looking after the log meanwhile
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from aio_pika.abc import AbstractConnection
+from yarl import URL
+
+from topology.log import Message, Outgoing
+from topology.rabbitmq import Broker, Declarer, FanoutExchange, Link, LogDeclaration, StreamQueue
+from topology.rabbitmq_probes import NoQueue, Probes
+from topology.rabbitmq_publisher import PublisherLimits, RabbitPublisher
+from topology.rabbitmq_reader import RabbitReader, ReaderLimits
+
+T = TypeVar("T")
+
+PUBLISHING = PublisherLimits()
+READING = ReaderLimits()
+
+
+class RabbitLog:
+    """The stream ``queue`` of everything that is published to ``exchange``.
+
+    Offsets ascend, with gaps: RabbitMQ keeps one for itself at the start of each segment of a stream.
+
+    Connects when it is used, and again after a loss: ``open`` only proves that it can. ``max_age`` is in
+    RabbitMQ's words (``14D``). One connection each for looking, for publishing and for every reader, since a
+    broker short of memory stops reading from those that publish.
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        exchange: str = "clowder.metrics",
+        queue: str = "eventsink.log",
+        max_age: str = "14D",
+        max_bytes: int = 20_000_000_000,
+        *,
+        publishing: PublisherLimits = PUBLISHING,
+        reading: ReaderLimits = READING,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        declaration = LogDeclaration(FanoutExchange(exchange), StreamQueue(queue, max_age, max_bytes))
+        self._link = Link(Declarer(Broker(url), declaration), "log")
+        self._probes = Probes(self._link.broker, queue)
+        #: Looks after the log while it publishes.
+        self.publisher = RabbitPublisher(self._link, publishing)
+        self._reading = reading
+        self._monotonic = monotonic
+
+    async def open(self) -> None:
+        """Connect and declare. Raises ``Unavailable`` or ``SettingsError``."""
+        await self._link.declare()
+
+    async def close(self) -> None:
+        """Close what the log itself holds, after a last look at what was published; idempotent. Readers are
+        closed by whoever asked for them."""
+        await self.publisher.close()
+        await self._link.close()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``."""
+        await self.publisher.publish(messages)
+
+    async def reader(self, offset: int) -> RabbitReader:
+        """A reader from the lowest offset that is >= ``offset``. Raises ``Unavailable`` or ``SettingsError``."""
+        await self._link.declare()
+        reader = RabbitReader(self._link, offset, self._reading, self._monotonic)
+        await reader.open()
+        return reader
+
+    async def message_at(self, offset: int) -> Message | None:
+        """The message at exactly this offset; None only if it is certain that the log has none there."""
+        return await self._asked(lambda connection: self._probes.message_at(connection, offset))
+
+    async def first_offset(self) -> int | None:
+        """The lowest offset that is left, None if the log is empty."""
+        return await self._asked(self._probes.first)
+
+    async def end_offset(self) -> int:
+        """The offset that the next message will get."""
+        return await self._asked(self._probes.end)
+
+    async def _asked(self, question: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+        try:
+            return await question(await self._link.connection())
+        except NoQueue:
+            return await question(await self._link.declare())

@@ -1,0 +1,168 @@
+"""Looks at the log through consumers that live for a moment, each on a channel of its own.
+
+What makes the answers certain, not a matter of waiting (measured on RabbitMQ 3.10): a stream sends what it
+holds for a new consumer before it answers the next call on the same channel. So what did not come before
+that answer is not there. All the same, nothing here concludes "empty" from silence alone.
+
+    x-stream-offset    what comes
+    n                  message n and on; if n was cut off, the first that is left; if n is beyond the end,
+                       nothing until it exists
+    "first"            the first that is left and on
+    "last"             the last chunk and on; a chunk is what the broker wrote in one go
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiormq.abc
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from topology.errors import Unavailable
+from topology.log import Message
+from topology.rabbitmq import (
+    CALL_LIMIT_S,
+    Broker,
+    is_missing,
+    message_count,
+    not_a_stream,
+    open_channel,
+    unavailable,
+)
+from topology.rabbitmq_messages import OFFSET_HEADER, delivered
+
+#: More than the broker commonly writes in one go, so that one look shows the whole of the last chunk.
+LAST_PREFETCH = 1000
+#: Seconds that a look which shows nothing lasts beyond the answer described above.
+GRACE_S = 0.1
+#: Seconds between two looks that must agree before a message counts as not there.
+SECOND_LOOK_S = 0.5
+
+
+class NoQueue(Unavailable):
+    """The log's queue was deleted; declare it."""
+
+
+class Probes:
+    """Questions to the stream ``queue``. Each raises ``Unavailable`` where no certain answer is to be had,
+    ``NoQueue`` among them, or ``SettingsError`` if the queue is no stream."""
+
+    def __init__(self, broker: Broker, queue: str) -> None:
+        self._broker = broker
+        self._queue = queue
+
+    async def message_at(self, connection: AbstractConnection, offset: int) -> Message | None:
+        """The message at exactly this offset; None only if that is certain."""
+        found = await self._first_from(connection, offset)
+        if found is None:
+            # None is taken for the sign of a new log, so it is worth a second look and half a second.
+            await asyncio.sleep(SECOND_LOOK_S)
+            end = await self.end(connection)
+            found = await self._first_from(connection, offset)
+            if found is None and end > offset:
+                raise Unavailable(f"{self._broker} does not deliver what the log holds: is it starting?")
+        return found if found is not None and found.offset == offset else None
+
+    async def first(self, connection: AbstractConnection) -> int | None:
+        """The lowest offset that is left, None if the log is empty."""
+        found = await self._first_from(connection, "first")
+        return None if found is None else found.offset
+
+    async def last_chunk(self, connection: AbstractConnection) -> int | None:
+        """Where the last chunk begins, None if the log is empty: the cheapest look at the log's end."""
+        found = await self._first_from(connection, "last")
+        return None if found is None else found.offset
+
+    async def end(self, connection: AbstractConnection) -> int:
+        """The offset that the next message will get."""
+        async with self._looking(connection, "last", LAST_PREFETCH) as look:
+            while True:
+                before = look.count
+                await look.round()
+                if look.count - before < LAST_PREFETCH:
+                    break  # the broker had no more to send
+                await look.acknowledge()
+            end = look.end
+        if end == 0:
+            await self._prove_empty(connection)
+        return end
+
+    async def _first_from(self, connection: AbstractConnection, where: int | str) -> Message | None:
+        async with self._looking(connection, where, 1) as look:
+            await look.round()
+            found = look.first
+        if found is None and not isinstance(where, int):
+            await self._prove_empty(connection)
+        return found
+
+    async def _prove_empty(self, connection: AbstractConnection) -> None:
+        with unavailable(self._broker, "counting the log"):
+            async with asyncio.timeout(CALL_LIMIT_S):
+                count = await message_count(connection, self._queue)
+        if count > 0:
+            raise Unavailable(f"{self._broker} does not deliver what the log holds: is it starting?")
+
+    @asynccontextmanager
+    async def _looking(
+        self, connection: AbstractConnection, where: int | str, prefetch: int
+    ) -> AsyncIterator[_Look]:
+        with unavailable(self._broker, "looking into the log"):
+            try:
+                async with (
+                    asyncio.timeout(CALL_LIMIT_S),
+                    open_channel(connection, prefetch=prefetch) as channel,
+                ):
+                    look = _Look(await channel.get_underlay_channel())
+                    await look.begin(self._queue, where)
+                    yield look
+                    if look.strange:
+                        raise not_a_stream(self._broker, self._queue)
+            except ChannelNotFoundEntity as error:
+                if not is_missing(error):
+                    raise
+                raise NoQueue(f"{self._broker}: the queue {self._queue!r} was deleted") from error
+
+
+class _Look:
+    """A consumer that keeps the first message and the end, and lets all else go by."""
+
+    def __init__(self, channel: aiormq.abc.AbstractChannel) -> None:
+        self._channel = channel
+        self._came = asyncio.Event()
+        self._tag = 0
+        self.first: Message | None = None
+        self.end = 0
+        self.count = 0
+        self.strange = False
+
+    async def begin(self, queue: str, where: int | str) -> None:
+        await self._channel.basic_consume(queue, self._receive, arguments={OFFSET_HEADER: where})
+
+    async def round(self) -> None:
+        """Returns when everything has come that was there at the call and that prefetch allows."""
+        await self._channel.basic_qos(prefetch_count=1)  # of consumers to come: any call would do
+        if self.count == 0:
+            try:
+                async with asyncio.timeout(GRACE_S):
+                    await self._came.wait()
+            except TimeoutError:
+                pass
+
+    async def acknowledge(self) -> None:
+        """Ask for more."""
+        await self._channel.basic_ack(self._tag, multiple=True, wait=False)
+
+    async def _receive(self, delivery: DeliveredMessage) -> None:
+        message = delivered(delivery)
+        if message is None:
+            self.strange = True
+            return
+        self.first = self.first or message
+        self.end = message.offset + 1
+        self.count += 1
+        self._tag = getattr(delivery.delivery, "delivery_tag", self._tag)
+        self._came.set()

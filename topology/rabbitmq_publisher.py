@@ -1,0 +1,301 @@
+"""Appending to the stream, so that "accepted" means "in the log".
+
+A confirm says only that the broker kept the message for every queue that is bound to the exchange. So a
+publish is mandatory (no queue at all: it comes back), and beside the publishing, once a second and on another
+connection, it is looked after that the log's queue is there, that it is bound, and that it grew by at least
+what was confirmed. Where it did not, the log is declared again, and everything confirmed since the last good
+look is published again; the ids of the events make that harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple, cast
+
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError, ChannelClosed, PublishError
+
+from topology.errors import EventsinkError, SettingsError, Unavailable
+from topology.log import Outgoing
+from topology.outages import LONGEST_DELAY_S, pause
+from topology.rabbitmq import Link, said, stop, unavailable
+from topology.rabbitmq_consumer import StreamConsumer
+from topology.rabbitmq_messages import properties
+from topology.rabbitmq_probes import NoQueue, Probes
+
+log = logging.getLogger(__name__)
+
+#: How often a message is published before the broker counts as away: on a connection that turns out to be
+#: dead, on a new one, and after the log was declared again.
+ATTEMPTS = 3
+RETRY_AFTER_S = 0.1
+#: Seconds. The sentinel never acknowledges, and brokers close a channel on which that takes half an hour.
+SENTINEL_LIFE_S = 600.0
+#: Seconds for the last look when a publisher is closed.
+LAST_LOOK_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherLimits:
+    """``timeout`` bounds the wait for confirms: a broker whose memory or disk is short stops reading and says
+    nothing more. ``outstanding`` messages wait for their confirms at once. ``kept_bytes`` of confirmed bodies
+    are kept for publishing again; beyond them a look is taken without waiting for ``check_every``."""
+
+    timeout: timedelta = timedelta(seconds=10)
+    outstanding: int = 1000
+    check_every: timedelta = timedelta(seconds=1)
+    kept_bytes: int = 32 << 20
+
+
+class _Baseline(NamedTuple):
+    """``end`` of the log when at most ``attempted`` messages of ours were in it."""
+
+    end: int
+    attempted: int
+
+
+class RabbitPublisher:
+    """``control`` is a link that never publishes: a blocked broker answers on it all the same."""
+
+    def __init__(self, control: Link, limits: PublisherLimits) -> None:
+        self._control = control
+        self._limits = limits
+        self._broker = control.broker
+        self._exchange = control.declarer.declaration.exchange.name
+        self._queue = control.declarer.declaration.queue.name
+        self._probes = Probes(control.broker, self._queue)
+        self._line = Link(control.declarer, "publisher")
+        self._channel: AbstractChannel | None = None
+        self._opening = asyncio.Lock()
+        self._outstanding = asyncio.Semaphore(limits.outstanding)
+        #: Confirmed since the last good look.
+        self._kept: deque[Outgoing] = deque()
+        self._kept_bytes = 0
+        self._attempted = 0
+        self._confirmed = 0
+        self._baseline: _Baseline | None = None
+        #: Somebody noticed that queue or binding were gone.
+        self._gone = False
+        self._alarm = asyncio.Event()
+        self._checking = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._sentinel: StreamConsumer | None = None
+        self._sentinel_since = 0.0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bodies that would be published again if the log turned out to be gone."""
+        return self._kept_bytes
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """As ``Log.publish``. Raises nothing but ``Unavailable``."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch(), name="log publisher: watching")
+        for start in range(0, len(messages), self._limits.outstanding):
+            await self._timely(messages[start : start + self._limits.outstanding])
+            if self._kept_bytes > self._limits.kept_bytes:
+                await self.check()
+
+    async def check(self) -> None:
+        """See that the log is there and holds what was confirmed; mend it if not. Raises ``EventsinkError``
+        where that cannot be seen; then everything stays kept."""
+        async with self._checking:
+            kept, confirmed = len(self._kept), self._confirmed
+            connection = await self._control.connection()
+            end = None
+            try:
+                if kept or self._baseline is None:
+                    end = await self._probes.end(connection)
+                elif not await self._control.declarer.present(connection):
+                    self._gone = True
+            except NoQueue:
+                self._gone = True
+            if self._gone or self._fell_short(end, confirmed):
+                await self._mend()
+            else:
+                # Somebody may have taken the binding or the exchange away just now.
+                await self._control.declare()
+                if end is not None:
+                    self._baseline = _Baseline(end, self._attempted)
+                self._forget(kept)
+            await self._post_sentinel(await self._control.connection())
+
+    async def close(self) -> None:
+        """A last look at what was confirmed, then the end; idempotent."""
+        watching, self._watching = self._watching, None
+        await stop(watching)
+        if self._kept:
+            try:
+                async with asyncio.timeout(LAST_LOOK_S):
+                    await self.check()
+            except (EventsinkError, TimeoutError) as error:
+                log.warning(
+                    "the last %d message(s) were confirmed, but the log could not be looked at again: %s",
+                    len(self._kept),
+                    str(error) or "no answer",
+                )
+        sentinel, self._sentinel = self._sentinel, None
+        if sentinel is not None:
+            await sentinel.end()
+        await self._line.close()
+
+    # -- publishing --
+
+    async def _timely(self, messages: Sequence[Outgoing]) -> None:
+        try:
+            async with asyncio.timeout(self._limits.timeout.total_seconds()):
+                await self._send(messages)
+        except TimeoutError as error:
+            # What was written may still be read some time; by a connection that is given up it is not.
+            self._line.drop()
+            raise Unavailable(
+                f"{self._broker} took nothing for {self._limits.timeout.total_seconds():g} s: "
+                "if it runs, it lacks memory or disk space"
+            ) from error
+        except SettingsError as error:
+            # Found at the start it ends a process. Here it must not: events come in, and there is a spool.
+            raise Unavailable(str(error)) from error
+
+    async def _send(self, messages: Sequence[Outgoing]) -> None:
+        pending = list(messages)
+        failure: BaseException | None = None
+        for attempt in range(ATTEMPTS):
+            channel = await self._open_channel()
+            outcomes = await asyncio.gather(
+                *(self._publish(channel, message) for message in pending), return_exceptions=True
+            )
+            failed = []
+            for message, outcome in zip(pending, outcomes, strict=True):
+                if outcome is None:
+                    self._keep(message)
+                else:
+                    failed.append(message)
+                    failure = outcome
+            if not failed:
+                return
+            pending = failed
+            await self._recover(failure)
+            await asyncio.sleep(RETRY_AFTER_S * attempt)
+        reason = said(failure) if failure is not None else ""
+        raise Unavailable(f"{self._broker} did not confirm {len(pending)} message(s): {reason}")
+
+    async def _publish(self, channel: aiormq.Channel, message: Outgoing) -> None:
+        async with self._outstanding:
+            self._attempted += 1
+            await channel.basic_publish(
+                message.body,
+                exchange=self._exchange,
+                properties=properties(message),
+                mandatory=True,
+                wait=False,
+            )
+            self._confirmed += 1
+
+    async def _recover(self, failure: BaseException | None) -> None:
+        match failure:
+            case PublishError() | ChannelClosed():
+                # It came back, or there is no exchange: what was confirmed a moment ago may be nowhere either.
+                self._gone = True
+                self._alarm.set()
+                await self._control.declare()
+            case AMQPError() | OSError() | RuntimeError() | asyncio.CancelledError():
+                self._line.drop()
+            case BaseException():
+                raise failure
+
+    async def _open_channel(self) -> aiormq.Channel:
+        async with self._opening:
+            connection = await self._line.connection()
+            channel = self._channel
+            if channel is None or channel.is_closed:
+                channel = connection.channel(on_return_raises=True)
+                with unavailable(self._broker, "opening a channel"):
+                    await channel.initialize()
+                self._channel = channel
+            # aio-pika gives no other; its type says less than it is.
+            return cast(aiormq.Channel, await channel.get_underlay_channel())
+
+    # -- looking after the log --
+
+    async def _watch(self) -> None:
+        delay = every = self._limits.check_every.total_seconds()
+        while True:
+            try:
+                await self.check()
+                delay = every
+            except EventsinkError as error:
+                if delay == every:
+                    log.warning(
+                        "the log cannot be looked at, %d message(s) are kept: %s", len(self._kept), error
+                    )
+                delay = min(delay * 2, max(every, LONGEST_DELAY_S))
+            try:
+                async with asyncio.timeout(pause(delay, None) if delay != every else every):
+                    await self._alarm.wait()
+            except TimeoutError:
+                pass
+            self._alarm.clear()
+
+    def _fell_short(self, end: int | None, confirmed: int) -> bool:
+        """Whether the log has grown by less than what was confirmed since the baseline. Others append, too, and
+        some of ours were on their way then: so only what is certain counts."""
+        if end is None or self._baseline is None:
+            return False
+        return end - self._baseline.end < max(0, confirmed - self._baseline.attempted)
+
+    async def _mend(self) -> None:
+        await self._control.declare()
+        self._gone = False
+        self._baseline = None
+        again = list(self._kept)
+        log.error(
+            "data at risk: the log's queue or its binding was gone; declared again, and the %d message(s) "
+            "confirmed since the last good look are published again. Who deletes it?",
+            len(again),
+        )
+        self._forget(len(again))
+        try:
+            for start in range(0, len(again), self._limits.outstanding):
+                await self._timely(again[start : start + self._limits.outstanding])
+        except BaseException:
+            self._gone = True
+            for message in again:
+                self._keep(message)
+            raise
+
+    async def _post_sentinel(self, connection: AbstractConnection) -> None:
+        """A consumer that wants nothing but to be told when its queue is deleted."""
+        sentinel = self._sentinel
+        if sentinel is not None:
+            if not sentinel.ended and time.monotonic() - self._sentinel_since < SENTINEL_LIFE_S:
+                return
+            await sentinel.end()
+        self._sentinel = StreamConsumer(1, _ignored, self._on_sentinel_lost)
+        self._sentinel_since = time.monotonic()
+        with unavailable(self._broker, "posting the sentinel"):
+            await self._sentinel.begin(connection, self._queue, "next")
+
+    def _on_sentinel_lost(self, sentinel: StreamConsumer, reason: str) -> None:
+        if sentinel.cancelled:
+            self._gone = True
+        self._alarm.set()
+
+    def _keep(self, message: Outgoing) -> None:
+        self._kept.append(message)
+        self._kept_bytes += len(message.body)
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            self._kept_bytes -= len(self._kept.popleft().body)
+
+
+def _ignored(consumer: StreamConsumer, delivery: DeliveredMessage, tag: int) -> None:
+    """What the sentinel is sent, one message, stays unacknowledged: so it is sent no more."""
