@@ -34,7 +34,7 @@ async def test_what_does_not_fit_is_not_accepted_and_what_was_accepted_stays(sto
     body = b"x" * 100_000
     await stores.log.publish([Outgoing(b"first", JSON, None, None)])
     await limit_pages(stores, 5)
-    with pytest.raises(Unavailable, match="the disk of .* is full: make room, nothing was lost"):
+    with pytest.raises(Unavailable, match=r"the disk of .* is full: make room, nothing was lost"):
         await stores.log.publish([Outgoing(body, JSON, None, None)])
     assert await stores.log.end_offset() == 1
     await limit_pages(stores, None)
@@ -50,7 +50,13 @@ async def test_agents_wait_for_room_and_come_to_the_right_numbers(stores: Stores
     await publish(
         stores,
         [
-            {"type": "storage.file_uploaded", "file_id": "f", "time": 60_000 * n, "bytes": 1, "space_id": f"s{n}"}
+            {
+                "type": "storage.file_uploaded",
+                "file_id": "f",
+                "time": 60_000 * n,
+                "bytes": 1,
+                "space_id": f"s{n}",
+            }
             for n in range(500)
         ],
     )
