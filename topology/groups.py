@@ -203,6 +203,9 @@ class Group:
                 if not messages:
                     await self._quiet(reading, reader)
                     continue
+                if messages[0].offset > offset > 0:
+                    self._tell_of_loss(messages[0].offset - offset)
+                offset = messages[-1].offset + 1
                 batch = await reading.intake.admit(messages, epoch=epoch, reading=reading.number)
                 reading.handed(batch.last, batch.digest)
                 yield batch
@@ -222,13 +225,7 @@ class Group:
             return epoch, _after(reading.handed_up_to, epoch)
         first = await parts.outages.ridden_out("log", parts.log.first_offset)
         if found is None and first is not None and first > offset:
-            log.error(
-                "the log was cut past our position: %d message(s) of group %s are gone, reading "
-                "on at the first that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, _MAX_BYTES)",
-                first - offset - 1,
-                self.name,
-            )
-            return epoch, first
+            return epoch, offset + 1  # cut by retention; the first message read shows how much is gone
         epoch = await parts.outages.ridden_out("state", lambda: parts.store.raise_epoch(epoch))
         log.error(
             "the log is a new one (message %d is not what group %s read there): reading it from its first "
@@ -238,6 +235,14 @@ class Group:
             epoch,
         )
         return epoch, 0
+
+    def _tell_of_loss(self, messages: int) -> None:
+        log.error(
+            "the log was cut before it was read: %d message(s) are gone for group %s, reading on at the first "
+            "that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
+            messages,
+            self.name,
+        )
 
     async def _quiet(self, reading: Reading, reader: LogReader) -> None:
         """A quiet log at whose end we are moves the watermark with the clock."""

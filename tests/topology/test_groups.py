@@ -195,14 +195,46 @@ async def test_a_log_cut_past_our_position_is_read_on_at_what_is_left_and_said_t
         async def first_offset(self) -> int:
             return 7
 
+        async def reader(self, offset: int) -> Any:
+            return await self._inner.reader(max(offset, 7))
+
     again = Engine(stores)
     again.parts = dataclasses.replace(again.parts, log=Cut(stores.log))
     with caplog.at_level(logging.ERROR):
         await again.start()
         await lived(again)
     await again.stop()
-    assert "5 message(s)" in caplog.text  # 2, 3, 4, 5, 6
+    assert "5 message(s) are gone" in caplog.text  # 2, 3, 4, 5, 6
     assert await bytes_added(stores) == 2**10 - 1 - (2**7 - 2**2)
+
+
+async def test_a_log_cut_under_a_reader_that_lags_is_said_to_be_lost(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(stores)
+
+    class Lagging(Failing):
+        """Between two fetches, retention takes messages away."""
+
+        async def fetch(self, **options: Any) -> Sequence[Message]:
+            messages: Sequence[Message] = await self._inner.fetch(**(options | {"limit": 1}))
+            if messages and messages[0].offset == 1:
+                # Older than anything: what retention leaves is the newest message.
+                await stores.log.trim(max_age=timedelta(0), max_bytes=0, now_ms=NOW_MS)
+            return messages
+
+    class Log(Failing):
+        async def reader(self, offset: int) -> Any:
+            return Lagging(await self._inner.reader(offset))
+
+    engine.parts = dataclasses.replace(engine.parts, log=Log(stores.log))
+    await publish(stores, uploads(10))
+    with caplog.at_level(logging.ERROR):
+        await engine.start()
+        await lived(engine)
+    await engine.stop()
+    assert "7 message(s) are gone" in caplog.text  # 2 … 8
+    assert await bytes_added(stores) == 1 + 2 + 2**9
 
 
 async def test_an_agent_added_later_starts_with_the_history_that_the_log_has(stores: Stores) -> None:
