@@ -67,6 +67,10 @@ def is_integer_field(rollup: str, field: str) -> bool:
     return field in _INTEGERS or field.startswith("files_") or field.endswith("_count")
 
 
+class _Strange(Refused):
+    """Refused, but not in the way in which InfluxDB does; something before it may have spoken."""
+
+
 class InfluxRollups:
     """``token`` of a 1.8 server: ``user:password``. ``org`` is what 2.x wants to know.
 
@@ -170,8 +174,9 @@ class InfluxRollups:
             last = page[-1].time
             whole = [point for point in page if point.time < last]
             if not whole:
+                # Grouped, each point is a series: of one with over 10 000 rows 1.x says "partial" of a whole answer.
                 at = _seconds(last)
-                whole, cut = await self._select(rollup, window, f"{statement} AND time = {at}")
+                whole, cut = await self._select(rollup, window, f"{statement} AND time = {at} GROUP BY *")
                 if cut:
                     raise Unavailable(
                         f"InfluxDB at {self._where} cuts its answers: raise max-row-limit in its settings"
@@ -187,10 +192,10 @@ class InfluxRollups:
         try:
             # A comment: rights are checked, nothing is written. Some releases want at least one point, and say so.
             await self._post(gzip.compress(b"# eventsink\n"))
-        except Refused as error:
-            answer = error.__cause__
-            if not isinstance(answer, ApiException) or _own_words(answer) is None:
-                raise SettingsError(f"{error}: that is no InfluxDB, set EVENTSINK_INFLUX_URL") from error
+        except _Strange as error:
+            raise SettingsError(f"{error}: that is no InfluxDB, set EVENTSINK_INFLUX_URL") from None
+        except Refused:
+            pass  # it understood us as far as that
 
     async def _post(self, body: bytes) -> None:
         self._opened()
@@ -239,14 +244,14 @@ class InfluxRollups:
                 )
             for series in result.get("series", ()):
                 cut = cut or bool(series.get("partial"))
-                points += self._points(rollup, window, series["columns"], series["values"])
+                points += self._points(rollup, window, series)
             cut = cut or bool(result.get("partial"))
         return points, cut
 
-    def _points(
-        self, rollup: str, window: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-    ) -> Iterator[Point]:
-        # Tags are strings, fields are numbers: an answer says it of each value, and of no column.
+    def _points(self, rollup: str, window: str, series: Mapping[str, Any]) -> Iterator[Point]:
+        # Of a tag that a series lacks, its group says the empty string.
+        grouped = {name: value for name, value in series.get("tags", {}).items() if value != ""}
+        columns = [*grouped, *series["columns"]]
         key = {name: place for place, name in enumerate(self._keys.get(rollup, ()))}
         order = sorted(
             range(len(columns)), key=lambda index: (key.get(columns[index], len(key)), columns[index])
@@ -254,7 +259,9 @@ class InfluxRollups:
         named = [(columns[index], index) for index in order if columns[index] not in ("time", "window")]
         integer = {name: self._is_integer(rollup, name) for name, _ in named}
         time = columns.index("time")
-        for row in rows:
+        for values in series["values"]:
+            row = [*grouped.values(), *values]
+            # Tags are strings, fields are numbers: an answer says it of each value, and of no column.
             tags = tuple((name, row[index]) for name, index in named if isinstance(row[index], str))
             fields: dict[str, Value] = {}
             for name, index in named:
@@ -271,11 +278,12 @@ class InfluxRollups:
     # -- errors --
 
     def _check_settings(self) -> None:
-        url = URL(self._url)
+        try:
+            url = URL(self._url)
+        except ValueError:
+            url = URL()
         if url.scheme not in ("http", "https") or not url.host:
-            raise SettingsError(
-                f"EVENTSINK_INFLUX_URL is {self._where!r}: write it like http://localhost:8086"
-            )
+            raise SettingsError(f"EVENTSINK_INFLUX_URL is {self._where}: write it like http://localhost:8086")
         if url.user or url.password:
             raise SettingsError(
                 "EVENTSINK_INFLUX_URL holds a user: set EVENTSINK_INFLUX_TOKEN to user:password instead"
@@ -290,7 +298,7 @@ class InfluxRollups:
         try:
             return await call
         except ApiException as error:
-            raise self._verdict(error) from error
+            raise self._verdict(error) from None  # its text is all that the server said
         except TimeoutError as error:
             seconds = f"{self._timeout.total_seconds():g} s"
             raise Unavailable(
@@ -304,7 +312,8 @@ class InfluxRollups:
 
     def _verdict(self, error: ApiException) -> EventsinkError:
         status = int(error.status or 0)
-        words = self._clean(_own_words(error) or error.reason)
+        own_words = _own_words(error)
+        words = self._clean(error.reason if own_words is None else own_words)
         said = f"InfluxDB at {self._where} answers {status} ({words})"
         if status == 401:
             return SettingsError(f"{said}: set EVENTSINK_INFLUX_TOKEN to a token that it knows")
@@ -321,7 +330,7 @@ class InfluxRollups:
             return SettingsError(f"{said}: it has moved, set EVENTSINK_INFLUX_URL to where it is")
         if status in _PASSING or not 400 <= status < 500:
             return Unavailable(f"{said}: nothing is wrong here, it will take it later", _retry_after(error))
-        return Refused(said)
+        return _Strange(said) if own_words is None else Refused(said)
 
     def _clean(self, words: object) -> str:
         """One line, not long, without the token: a server may repeat what it was sent."""
@@ -338,7 +347,7 @@ def _public(url: str) -> str:
         whole = URL(url)
         return str(whole.with_user(None).with_query(None).with_fragment(None))
     except ValueError:
-        return "an address that is none"
+        return "no address"
 
 
 def _own_words(error: ApiException) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ class SqliteRollups:
 
     async def write(self, points: Sequence[Point]) -> None:
         """All of them in one transaction. ``Refused``: none was written."""
-        records = [_record(point) for point in points if point.fields]
+        # In a thread, and before the transaction: 5000 points take 20 ms.
+        records = await asyncio.to_thread(lambda: [_record(point) for point in points if point.fields])
         if not records:
             return
         await self._database.write(

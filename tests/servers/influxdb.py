@@ -235,6 +235,11 @@ class Influx:
         """The rows of an InfluxQL statement in the bucket, past the proxy."""
         return self._influxd.ask(query, self.bucket)
 
+    def open_bucket(self) -> None:
+        """Make the bucket; idempotent, for tests that drop it."""
+        self._influxd.ask(f"CREATE DATABASE {self.bucket}")
+        self._influxd.ask(f"GRANT ALL ON {self.bucket} TO {TOKEN.partition(':')[0]}")
+
     def reader_token(self) -> str:
         """A token that may read the bucket and not write to it."""
         name = f"reader_{self.bucket}"
@@ -245,8 +250,7 @@ class Influx:
     # -- for the fixture --
 
     def open(self) -> None:
-        self._influxd.ask(f"CREATE DATABASE {self.bucket}")
-        self._influxd.ask(f"GRANT ALL ON {self.bucket} TO {TOKEN.partition(':')[0]}")
+        self.open_bucket()
         self.come_back()
 
     def close(self) -> None:
