@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import math
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -23,6 +22,7 @@ from influxdb_client.service.write_service import WriteService
 from yarl import URL
 
 from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
+from topology.line_protocol import UNWRITABLE, compressed
 from topology.sinks import Point, Value
 
 T = TypeVar("T")
@@ -44,18 +44,10 @@ LONGEST_RETRY_AFTER = timedelta(days=1)
 #: InfluxDB keeps time in signed 64-bit nanoseconds; bounds beyond them are an error there.
 MOST_S = 9_223_372_036
 
-#: Fastest level: a fifth of the time of the default one, for a sixth more bytes.
-GZIP_LEVEL = 1
-
 _COUNTS = "events items checks failures fetches unique_users messages_max connections_max"
 _JOBS = "submitted started succeeded failed skipped retried"
 _BYTES = "bytes bytes_added bytes_removed"
 _INTEGERS = frozenset(f"{_COUNTS} {_JOBS} {_BYTES}".split())
-
-#: What a tag cannot hold: line protocol has no way to write a trailing backslash, a line break or nothing at
-#: all, and releases differ about other backslashes. ``rollups.clean_tag`` leaves none of it.
-_UNWRITABLE = re.compile(r"^\Z|[\x00-\x1f\\\ud800-\udfff]")
-_SPECIAL = re.compile("[ ,=]")
 
 #: Statuses of the 4xx that say "later", not "never".
 _PASSING = frozenset({408, 425, 429})
@@ -67,8 +59,8 @@ def is_integer_field(rollup: str, field: str) -> bool:
     return field in _INTEGERS or field.startswith("files_") or field.endswith("_count")
 
 
-class _Strange(Refused):
-    """Refused, but not in the way in which InfluxDB does; something before it may have spoken."""
+class _NotForItsLines(Refused):
+    """Refused for something else than the lines in it, or by something else than InfluxDB."""
 
 
 class InfluxRollups:
@@ -135,7 +127,7 @@ class InfluxRollups:
         """A wrong token or a missing bucket is ``Unavailable`` here: an operator mends it, nothing is lost."""
         for first in range(0, len(points), POINTS_PER_REQUEST):
             # In a thread: 5000 points take 30 ms, and zlib lets go of the interpreter's lock.
-            body = await asyncio.to_thread(_body, points[first : first + POINTS_PER_REQUEST])
+            body = await asyncio.to_thread(compressed, points[first : first + POINTS_PER_REQUEST])
             if body is None:
                 continue
             try:
@@ -154,7 +146,7 @@ class InfluxRollups:
         limit: int,
     ) -> Sequence[Point]:
         """Raises like ``write``. Asks page by page: no answer is larger than a page."""
-        if any(_UNWRITABLE.search(wanted) for wanted in where.values()):
+        if any(UNWRITABLE.search(wanted) for wanted in where.values()):
             return []  # no point has such a tag; to InfluxQL an empty string would mean "has no such tag"
         conditions = [f'"window" = {_string(window)}']
         conditions += [f"{_identifier(tag)} = {_string(wanted)}" for tag, wanted in where.items()]
@@ -192,7 +184,7 @@ class InfluxRollups:
         try:
             # A comment: rights are checked, nothing is written. Some releases want at least one point, and say so.
             await self._post(gzip.compress(b"# eventsink\n"))
-        except _Strange as error:
+        except _NotForItsLines as error:
             raise SettingsError(f"{error}: that is no InfluxDB, set EVENTSINK_INFLUX_URL") from None
         except Refused:
             pass  # it understood us as far as that
@@ -210,7 +202,9 @@ class InfluxRollups:
                 _return_http_data_only=False,
             )
         )
-        if status not in (201, 204):
+        if status == 201:  # of some 3.x
+            raise Refused(f"InfluxDB at {self._where} took only some of the points")
+        if status != 204:
             raise SettingsError(
                 f"{self._where} answers {status} to a write, InfluxDB would answer 204: set EVENTSINK_INFLUX_URL"
             )
@@ -330,7 +324,8 @@ class InfluxRollups:
             return SettingsError(f"{said}: it has moved, set EVENTSINK_INFLUX_URL to where it is")
         if status in _PASSING or not 400 <= status < 500:
             return Unavailable(f"{said}: nothing is wrong here, it will take it later", _retry_after(error))
-        return _Strange(said) if own_words is None else Refused(said)
+        about_lines = own_words is not None and status in (400, 422)
+        return Refused(said) if about_lines else _NotForItsLines(said)
 
     def _clean(self, words: object) -> str:
         """One line, not long, without the token: a server may repeat what it was sent."""
@@ -351,11 +346,14 @@ def _public(url: str) -> str:
 
 
 def _own_words(error: ApiException) -> str | None:
-    """What InfluxDB says in an answer, in the form of 2.x or of 1.x; None if it is not InfluxDB that speaks."""
+    """What InfluxDB says in an answer, in the form of 2.x, 1.x or 3.x; None if something else speaks."""
+    body = bytes(error.body or b"")
     try:
-        said = json.loads(error.body or b"")
+        said = json.loads(body)
     except ValueError:
-        return None
+        headers: Mapping[str, str] = error.headers or {}
+        plain = headers.get("Content-Type", "").startswith("text/plain")
+        return body.decode(errors="replace") if plain and body else None
     words = said.get("message") or said.get("error") if isinstance(said, dict) else None
     return words if isinstance(words, str) else None
 
@@ -372,55 +370,6 @@ def _retry_after(error: ApiException) -> timedelta | None:
         except (ValueError, TypeError):
             return None
     return min(max(wish, timedelta(0)), LONGEST_RETRY_AFTER)
-
-
-# -- line protocol --
-
-
-def _body(points: Sequence[Point]) -> bytes | None:
-    """The compressed lines; None if there are none. Raises ``Refused``."""
-    lines = [_line(point) for point in points if point.fields]
-    return gzip.compress("\n".join(lines).encode(), GZIP_LEVEL) if lines else None
-
-
-def _line(point: Point) -> str:
-    measurement = _checked(point, point.rollup)
-    if measurement.startswith("#"):
-        raise Refused(f"rollup {measurement!r} would be a comment: let its name begin with a letter")
-    tags = "".join(
-        f",{_escaped(point, name)}={_escaped(point, value)}"
-        for name, value in (("window", point.window), *point.tags)
-    )
-    fields = ",".join(
-        f"{_escaped(point, name)}={_number(point, name, value)}" for name, value in point.fields.items()
-    )
-    # In a measurement an equals sign is itself, an escaped one a backslash too many.
-    return f"{re.sub('[ ,]', _with_backslash, measurement)}{tags} {fields} {point.time}"
-
-
-def _checked(point: Point, text: str) -> str:
-    if _UNWRITABLE.search(text):
-        raise Refused(
-            f"a name or tag of {point.rollup!r} is {text!r}: InfluxDB takes no empty one, and none with a "
-            "backslash or a control character"
-        )
-    return text
-
-
-def _escaped(point: Point, text: str) -> str:
-    return _SPECIAL.sub(_with_backslash, _checked(point, text))
-
-
-def _with_backslash(found: re.Match[str]) -> str:
-    return "\\" + found[0]
-
-
-def _number(point: Point, name: str, value: Value) -> str:
-    if isinstance(value, int):
-        return f"{value}i"
-    if not math.isfinite(value):
-        raise Refused(f"field {name} of {point.rollup!r} is {value}: InfluxDB takes finite numbers only")
-    return repr(value)
 
 
 # -- InfluxQL --

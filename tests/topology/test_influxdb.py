@@ -124,8 +124,24 @@ async def test_a_server_that_is_no_influxdb_is_a_matter_of_settings(influx: Infl
         await sink_on(influx).open()
 
 
-async def test_a_server_that_wants_a_point_has_understood_us(influx: Influx) -> None:
-    influx.fail_next(400, message="writing requires points")
+async def test_a_server_without_such_a_method_is_no_influxdb(influx: Influx) -> None:
+    influx.answer_next(405, b"method not allowed", content_type="text/plain")
+    with pytest.raises(SettingsError, match=r"method not allowed.*EVENTSINK_INFLUX_URL"):
+        await sink_on(influx).open()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b'{"code": "invalid", "message": "writing requires points"}'),
+        ("application/json", b'{"error": "no points"}'),
+        ("text/plain; charset=utf-8", b"no points"),
+    ],
+)
+async def test_a_server_that_wants_a_point_has_understood_us(
+    influx: Influx, content_type: str, body: bytes
+) -> None:
+    influx.answer_next(400, body, content_type=content_type)
     sink = sink_on(influx)
     await sink.open()
     await sink.close()
@@ -341,6 +357,12 @@ async def test_a_retry_after_in_the_past_means_now(influx: Influx, sink: InfluxR
 async def test_an_answer_that_is_not_influxdbs_is_no_success(influx: Influx, sink: InfluxRollups) -> None:
     influx.answer_next(200, b"<h1>Please log in</h1>", content_type="text/html")
     with pytest.raises(Unavailable, match="answers 200 to a write"):
+        await sink.write([point()])
+
+
+async def test_points_that_were_left_out_are_no_success(influx: Influx, sink: InfluxRollups) -> None:
+    influx.answer_next(201, b'{"error": "partial"}', content_type="application/json")
+    with pytest.raises(Refused, match="only some"):
         await sink.write([point()])
 
 
