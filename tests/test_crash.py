@@ -20,7 +20,7 @@ from tests.processes import (
     sample_lines,
 )
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
 KILLS = 10
 

@@ -16,7 +16,7 @@ from tests.processes import (
     sample_lines,
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 @pytest.mark.parametrize("deployment", BOTH)

@@ -21,7 +21,7 @@ from tests.servers.influxdb import Influx
 from tests.servers.mongo import Mongo
 from tests.servers.rabbitmq import Broker
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.servers, pytest.mark.timeout(300)]
 
 
 def halves() -> tuple[bytes, bytes]:

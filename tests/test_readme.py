@@ -19,7 +19,7 @@ from tests.processes import SAMPLE, holds_each_event_once, sample_lines
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 
 def commands() -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from tests.deployments import embedded
 from tests.processes import SAMPLE, comes_to_the_expected_numbers, holds_each_event_once, sample_lines
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 async def test_terminated_while_busy_it_ends_with_0_and_the_next_one_goes_on(

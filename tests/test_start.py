@@ -11,7 +11,7 @@ import pytest
 from tests.deployments import embedded, on_servers
 from tests.processes import Instance
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 
 async def refused(instance: Instance, *command: str) -> str:
