@@ -28,6 +28,9 @@ ROLLUPS = {
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 15.0
 
+#: Everything that was started, so that a test which fails leaves nothing running.
+STARTED: list[asyncio.subprocess.Process] = []
+
 Rows = dict[tuple[str, ...], dict[str, Any]]
 
 
@@ -59,7 +62,7 @@ class Instance:
         return Ended(process.returncode or 0, out.decode(), err.decode())
 
     async def _spawn(self, *arguments: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             Path(sys.executable).with_name("eventsink"),
             *arguments,
             cwd=self.folder,
@@ -68,6 +71,8 @@ class Instance:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        STARTED.append(process)
+        return process
 
     async def start(self, command: str, port: int, *options: str) -> Service:
         """Start `up`, `worker` or `web` and return once it is ready."""
