@@ -131,6 +131,7 @@ class Flow:
             reason = self._app.crash_reason or RuntimeError("the Faust application stopped")
         if self.failed is not None and not self.failed.done():
             self.failed.set_exception(reason)
+            self.failed.exception()  # seen: whoever runs the process may be ending it already
 
 
 def _faust_app(broker: URL) -> faust.App:

@@ -67,6 +67,9 @@ class Group:
         self._delivery: Delivery | None = None
         self._checkpoints: Checkpoints | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
+        #: all the same, and the rows would then look as if another worker had written them.
+        self._checkpointing = asyncio.Lock()
         self._lag_ms = 0
         self.failed: asyncio.Future[None] | None = None
 
@@ -98,7 +101,7 @@ class Group:
             self.name, self._generation, self._ids_table, self._rollup_tables, self._delivery, parts
         )
         self._checkpoints = checkpoints
-        self._checkpointing = self._spawn(self._checkpoint_for_ever)
+        self._spawn(self._checkpoint_for_ever)
         for agent in self.agents:
             parts.metrics.up(agent, running=True)
             parts.metrics.checkpoint_age(agent, lambda: checkpoints.age_ms / 1000)
@@ -111,7 +114,6 @@ class Group:
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
-        await _ended(self._checkpointing)
         if self.failed is not None and not self.failed.done():
             try:
                 async with asyncio.timeout(LAST_CHECKPOINT_S):
@@ -280,13 +282,14 @@ class Group:
 
     async def checkpoint(self) -> None:
         """Save what the agents did. Raises ``Superseded`` when another worker owns the group."""
-        reading = self.reading
-        try:
-            await self._started(self._checkpoints).save(reading)
-        except Conflict as conflict:
-            await self._start_over(conflict)
-        else:
-            await self._measure(reading)
+        async with self._checkpointing:
+            reading = self.reading
+            try:
+                await self._started(self._checkpoints).save(reading)
+            except Conflict as conflict:
+                await self._start_over(conflict)
+            else:
+                await self._measure(reading)
 
     async def _start_over(self, conflict: Conflict) -> None:
         """Rows changed under us: what was folded on top of them is void, so read again from what is saved.
