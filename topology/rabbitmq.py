@@ -176,7 +176,8 @@ class Declarer:
     def __init__(self, broker: Broker, declaration: LogDeclaration) -> None:
         self.broker = broker
         self.declaration = declaration
-        self._warned = False
+        #: The queue is there, a stream, and has arguments of somebody else's choice.
+        self._used_as_it_is = False
 
     async def declare(self, connection: AbstractConnection) -> None:
         """Exchange, queue and binding, as far as they are missing.
@@ -186,9 +187,7 @@ class Declarer:
         with unavailable(self.broker, "declaring the log"):
             try:
                 async with asyncio.timeout(CALL_LIMIT_S):
-                    await self._declare_exchange(connection)
-                    await self._declare_queue(connection)
-                    await self._bind(connection)
+                    await self._declare(connection)
             except ChannelAccessRefused as error:
                 raise SettingsError(
                     f"{self.broker}: the user may not declare the log ({said(error)}): grant it the "
@@ -207,24 +206,41 @@ class Declarer:
                 return False
         return True
 
-    async def _declare_exchange(self, connection: AbstractConnection) -> None:
+    async def _declare(self, connection: AbstractConnection) -> None:
+        queue = self.declaration.queue
+        async with open_channel(connection) as channel:
+            await self._declare_exchange(channel)
+            try:
+                # Refused once is enough: the broker logs each time as an error.
+                await channel.declare_queue(
+                    queue.name, durable=True, arguments=queue.arguments, passive=self._used_as_it_is
+                )
+                await self._bind(channel)
+                return
+            except ChannelPreconditionFailed as error:
+                difference = said(error)
+            except ChannelNotFoundEntity as error:
+                if not self._used_as_it_is or not is_missing(error):
+                    raise
+                difference = None
+        # The broker has closed that channel.
+        if difference is None:
+            self._used_as_it_is = False
+            await self._declare(connection)
+        else:
+            await self._accept_queue(connection, difference)
+            async with open_channel(connection) as channel:
+                await self._bind(channel)
+
+    async def _declare_exchange(self, channel: AbstractChannel) -> None:
         exchange = self.declaration.exchange
         try:
-            async with open_channel(connection) as channel:
-                await channel.declare_exchange(exchange.name, aio_pika.ExchangeType.FANOUT, durable=True)
+            await channel.declare_exchange(exchange.name, aio_pika.ExchangeType.FANOUT, durable=True)
         except ChannelPreconditionFailed as error:
             raise SettingsError(
                 f"{self.broker}: somebody declared the exchange otherwise. Ours: {exchange}. Theirs differs: "
                 f"{said(error)}. Delete theirs, declare it alike there, or set EVENTSINK_EXCHANGE"
             ) from error
-
-    async def _declare_queue(self, connection: AbstractConnection) -> None:
-        queue = self.declaration.queue
-        try:
-            async with open_channel(connection) as channel:
-                await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
-        except ChannelPreconditionFailed as error:
-            await self._accept_queue(connection, said(error))
 
     async def _accept_queue(self, connection: AbstractConnection, difference: str) -> None:
         """A stream with another retention does, whoever chose that; no other kind of queue can be a log."""
@@ -239,14 +255,13 @@ class Declarer:
             pass
         else:
             raise not_a_stream(self.broker, queue.name)
-        if not self._warned:
-            self._warned = True
+        if not self._used_as_it_is:
+            self._used_as_it_is = True
             log.warning("the log's queue was declared otherwise and is used as it is: %s", difference)
 
-    async def _bind(self, connection: AbstractConnection) -> None:
-        async with open_channel(connection) as channel:
-            queue = await channel.get_queue(self.declaration.queue.name, ensure=False)
-            await queue.bind(self.declaration.exchange.name)
+    async def _bind(self, channel: AbstractChannel) -> None:
+        queue = await channel.get_queue(self.declaration.queue.name, ensure=False)
+        await queue.bind(self.declaration.exchange.name)
 
 
 async def _ignored(message: DeliveredMessage) -> None:
@@ -290,9 +305,23 @@ class Link:
 
     async def declare(self) -> AbstractConnection:
         """The connection, after making sure that nothing of the log is missing."""
+        before = self._connection
         connection = await self.connection()
-        await self.declarer.declare(connection)
+        if connection is before:
+            with self.given_up_when_silent():
+                await self.declarer.declare(connection)
         return connection
+
+    @contextmanager
+    def given_up_when_silent(self) -> Iterator[None]:
+        """Around calls on the connection: one that does not answer is not asked again, although it may take
+        the heartbeat half a minute to find that out."""
+        try:
+            yield
+        except Unavailable as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self.drop()
+            raise
 
     def drop(self) -> None:
         """Give up a connection that does not work, without waiting for its end; the next use makes another."""

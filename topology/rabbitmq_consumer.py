@@ -65,16 +65,15 @@ class StreamConsumer:
     async def end(self) -> None:
         """Stop. Nothing is acknowledged from here on: behind the channel's end that would cost the
         connection. Raises nothing; idempotent."""
-        async with self._writing:
-            if self._ended:
-                return
-            self._ended = True
-        if self._channel is not None and self._channel.is_initialized:
-            try:
-                async with asyncio.timeout(CLOSE_LIMIT_S):
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT_S), self._writing:
+                if self._channel is not None and self._channel.is_initialized:
                     await self._channel.close()
-            except (AMQPError, OSError, RuntimeError):
-                pass  # gone is gone
+        except (AMQPError, OSError, RuntimeError):
+            pass  # gone is gone
 
     async def _on_delivery(self, delivery: DeliveredMessage) -> None:
         if not self._ended and isinstance(delivery.delivery, Basic.Deliver):

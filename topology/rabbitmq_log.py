@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+from weakref import WeakSet
 
 from aio_pika.abc import AbstractConnection
 from yarl import URL
@@ -57,6 +58,7 @@ class RabbitLog:
         #: Looks after the log while it publishes.
         self.publisher = RabbitPublisher(self._link, publishing)
         self._reading = reading
+        self._readers: WeakSet[RabbitReader] = WeakSet()
         self._monotonic = monotonic
 
     async def open(self) -> None:
@@ -64,8 +66,9 @@ class RabbitLog:
         await self._link.declare()
 
     async def close(self) -> None:
-        """Close what the log itself holds, after a last look at what was published; idempotent. Readers are
-        closed by whoever asked for them."""
+        """Close everything, readers included, after a last look at what was published; idempotent."""
+        for reader in list(self._readers):
+            await reader.close()
         await self.publisher.close()
         await self._link.close()
 
@@ -78,6 +81,7 @@ class RabbitLog:
         await self._link.declare()
         reader = RabbitReader(self._link, offset, self._reading, self._monotonic)
         await reader.open()
+        self._readers.add(reader)
         return reader
 
     async def message_at(self, offset: int) -> Message | None:
@@ -93,7 +97,8 @@ class RabbitLog:
         return await self._asked(self._probes.end)
 
     async def _asked(self, question: Callable[[AbstractConnection], Awaitable[T]]) -> T:
-        try:
-            return await question(await self._link.connection())
-        except NoQueue:
-            return await question(await self._link.declare())
+        with self._link.given_up_when_silent():
+            try:
+                return await question(await self._link.connection())
+            except NoQueue:
+                return await question(await self._link.declare())

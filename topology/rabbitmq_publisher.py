@@ -21,7 +21,7 @@ from typing import NamedTuple, cast
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError, ChannelClosed, PublishError
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, PublishError
 
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import Outgoing
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 #: dead, on a new one, and after the log was declared again.
 ATTEMPTS = 3
 RETRY_AFTER_S = 0.1
+#: Seconds between the end of a channel and giving up what aiormq did not fail.
+CLOSED_GRACE_S = 0.2
 #: Seconds. The sentinel never acknowledges, and brokers close a channel on which that takes half an hour.
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed.
@@ -99,34 +101,42 @@ class RabbitPublisher:
         """As ``Log.publish``. Raises nothing but ``Unavailable``."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="log publisher: watching")
-        for start in range(0, len(messages), self._limits.outstanding):
-            await self._timely(messages[start : start + self._limits.outstanding])
-            if self._kept_bytes > self._limits.kept_bytes:
-                await self.check()
+        try:
+            for start in range(0, len(messages), self._limits.outstanding):
+                await self._timely(messages[start : start + self._limits.outstanding])
+                if self._kept_bytes > self._limits.kept_bytes:
+                    await self.check()
+        except SettingsError as error:
+            # Found at the start it ends a process. Here it must not: events come in, and there is a spool.
+            raise Unavailable(str(error)) from error
 
     async def check(self) -> None:
         """See that the log is there and holds what was confirmed; mend it if not. Raises ``EventsinkError``
         where that cannot be seen; then everything stays kept."""
         async with self._checking:
-            kept, confirmed = len(self._kept), self._confirmed
-            connection = await self._control.connection()
-            end = None
-            try:
-                if kept or self._baseline is None:
-                    end = await self._probes.end(connection)
-                elif not await self._control.declarer.present(connection):
-                    self._gone = True
-            except NoQueue:
+            with self._control.given_up_when_silent():
+                await self._check()
+
+    async def _check(self) -> None:
+        kept, confirmed = len(self._kept), self._confirmed
+        connection = await self._control.connection()
+        end = None
+        try:
+            if kept or self._baseline is None:
+                end = await self._probes.end(connection)
+            elif not await self._control.declarer.present(connection):
                 self._gone = True
-            if self._gone or self._fell_short(end, confirmed):
-                await self._mend()
-            else:
-                # Somebody may have taken the binding or the exchange away just now.
-                await self._control.declare()
-                if end is not None:
-                    self._baseline = _Baseline(end, self._attempted)
-                self._forget(kept)
-            await self._post_sentinel(await self._control.connection())
+        except NoQueue:
+            self._gone = True
+        if self._gone or self._fell_short(end, confirmed):
+            await self._mend()
+        else:
+            # Somebody may have taken the binding or the exchange away just now.
+            await self._control.declare()
+            if end is not None:
+                self._baseline = _Baseline(end, self._attempted)
+            self._forget(kept)
+        await self._post_sentinel(await self._control.connection())
 
     async def close(self) -> None:
         """A last look at what was confirmed, then the end; idempotent."""
@@ -160,20 +170,14 @@ class RabbitPublisher:
                 f"{self._broker} took nothing for {self._limits.timeout.total_seconds():g} s: "
                 "if it runs, it lacks memory or disk space"
             ) from error
-        except SettingsError as error:
-            # Found at the start it ends a process. Here it must not: events come in, and there is a spool.
-            raise Unavailable(str(error)) from error
 
     async def _send(self, messages: Sequence[Outgoing]) -> None:
         pending = list(messages)
         failure: BaseException | None = None
         for attempt in range(ATTEMPTS):
             channel = await self._open_channel()
-            outcomes = await asyncio.gather(
-                *(self._publish(channel, message) for message in pending), return_exceptions=True
-            )
             failed = []
-            for message, outcome in zip(pending, outcomes, strict=True):
+            for message, outcome in zip(pending, await self._outcomes(channel, pending), strict=True):
                 if outcome is None:
                     self._keep(message)
                 else:
@@ -186,6 +190,28 @@ class RabbitPublisher:
             await asyncio.sleep(RETRY_AFTER_S * attempt)
         reason = said(failure) if failure is not None else ""
         raise Unavailable(f"{self._broker} did not confirm {len(pending)} message(s): {reason}")
+
+    async def _outcomes(
+        self, channel: aiormq.Channel, messages: Sequence[Outgoing]
+    ) -> Sequence[BaseException | None]:
+        """What became of each message: None is a confirm."""
+        publishing = [asyncio.create_task(self._publish(channel, message)) for message in messages]
+
+        def cancel() -> None:
+            for task in publishing:
+                task.cancel()
+
+        def on_close(closing: asyncio.Future[None]) -> None:
+            if not closing.cancelled():
+                asyncio.get_running_loop().call_later(CLOSED_GRACE_S, cancel)
+
+        # When a channel ends, aiormq fails what waits for a confirm, and lets hang what waits to be written.
+        closing = channel.closing
+        closing.add_done_callback(on_close)
+        try:
+            return await asyncio.gather(*publishing, return_exceptions=True)
+        finally:
+            closing.cancel()
 
     async def _publish(self, channel: aiormq.Channel, message: Outgoing) -> None:
         async with self._outstanding:
@@ -201,7 +227,7 @@ class RabbitPublisher:
 
     async def _recover(self, failure: BaseException | None) -> None:
         match failure:
-            case PublishError() | ChannelClosed():
+            case PublishError() | ChannelNotFoundEntity():
                 # It came back, or there is no exchange: what was confirmed a moment ago may be nowhere either.
                 self._gone = True
                 self._alarm.set()

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ STOP_LIMIT_S = 30.0
 CTL_LIMIT_S = 60.0
 #: Few enough bytes that the node starts on any machine, more than the tests need.
 MEMORY_LIMIT = "1GB"
+VHOSTS_AT_A_TIME = 10
 
 
 class RabbitNode:
@@ -37,8 +38,10 @@ class RabbitNode:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.port, distribution, self._mapper_port, tool = _free_ports(4)
-        self._mapper: subprocess.Popen[bytes] | None = None
-        self._server: subprocess.Popen[bytes] | None = None
+        self._mapper: _Process | None = None
+        self._server: _Process | None = None
+        self._vhosts: list[str] = []
+        self._numbers = itertools.count(1)
         (folder / "home").mkdir()
         (folder / "enabled_plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(
@@ -118,40 +121,38 @@ class RabbitNode:
             pytest.fail(f"rabbitmqctl {' '.join(arguments)}: {ran.stderr or ran.stdout}")
         return ran.stdout
 
+    def fresh_vhost(self) -> str:
+        """A virtual host that nobody has used. Some are made at a time: the tool takes longer than they do."""
+        if not self._vhosts:
+            self._vhosts = [f"test{next(self._numbers)}" for _ in range(VHOSTS_AT_A_TIME)]
+            made = ", ".join(
+                f'ok = rabbit_vhost:add(<<"{vhost}">>, <<"tests">>), '
+                f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{vhost}">>, '
+                '<<".*">>, <<".*">>, <<".*">>, <<"tests">>)'
+                for vhost in self._vhosts
+            )
+            self.ctl("eval", f"{made}.")
+        return self._vhosts.pop(0)
+
     def end(self) -> None:
         """End everything that was started here."""
         self.kill()
-        if self._mapper is not None:
-            self._mapper.kill()
-            self._mapper.wait(STOP_LIMIT_S)
-            self._mapper = None
+        mapper, self._mapper = self._mapper, None
+        if mapper is not None:
+            mapper.end(signal.SIGKILL)
 
-    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
-        with (self._folder / "output").open("ab") as output:
-            return subprocess.Popen(
-                command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is for pytest, which then ends us
-            )
+    def _spawn(self, *command: str) -> _Process:
+        return _Process(command, self._environment, self._folder / "output")
 
     def _end(self, how: signal.Signals) -> None:
         server, self._server = self._server, None
-        if server is None:
-            return
-        server.send_signal(how)
-        try:
-            server.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(STOP_LIMIT_S)
+        if server is not None:
+            server.end(how)
 
-    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, server: _Process) -> None:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
-            if server.poll() is not None:
+            if not server.runs:
                 break
             try:
                 with socket.create_connection((LOOPBACK, self.port), timeout=5) as connection:
@@ -164,6 +165,45 @@ class RabbitNode:
         output = (self._folder / "output").read_text(errors="replace")[-4000:]
         self.kill()
         pytest.fail(f"RabbitMQ did not start within {START_LIMIT_S:.0f} s:\n{output}")
+
+
+class _Process:
+    """A process that does not outlive this one, even where this one is killed."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
+        with output.open("ab") as file:
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is for pytest, which then ends us
+            )
+        # It waits for the end of its input, which is the end of this process.
+        self._guardian = subprocess.Popen(
+            ["/bin/sh", "-c", "read line; kill -9 $0", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self, how: signal.Signals) -> None:
+        self._guardian.kill()
+        self._guardian.communicate()
+        self._process.send_signal(how)
+        try:
+            self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(STOP_LIMIT_S)
 
 
 class Broker(NamedTuple):
@@ -192,22 +232,11 @@ def rabbitmq() -> Iterator[RabbitNode]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_numbers = itertools.count(1)
-
-
 @pytest.fixture
 def broker(rabbitmq: RabbitNode) -> Broker:
     """A fresh virtual host on the node, which runs again if an earlier test left it stopped."""
     rabbitmq.start()
-    vhost = f"test{next(_numbers)}"
-    # One call of the tool instead of two.
-    rabbitmq.ctl(
-        "eval",
-        f'ok = rabbit_vhost:add(<<"{vhost}">>, <<"tests">>), '
-        f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{vhost}">>, '
-        '<<".*">>, <<".*">>, <<".*">>, <<"tests">>).',
-    )
-    return Broker(rabbitmq, vhost, "clowder.metrics", "eventsink.log")
+    return Broker(rabbitmq, rabbitmq.fresh_vhost(), "clowder.metrics", "eventsink.log")
 
 
 def _free_ports(count: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from topology.errors import SettingsError, Unavailable
 from topology.log import LogReader, LogReplaced, Message, Outgoing
 from topology.rabbitmq_log import PUBLISHING, READING, RabbitLog
 from topology.rabbitmq_publisher import PublisherLimits
-from topology.rabbitmq_reader import ReaderLimits
+from topology.rabbitmq_reader import RabbitReader, ReaderLimits
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
@@ -106,6 +106,12 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until_held(reader: RabbitReader, size: int) -> None:
+    async with asyncio.timeout(30):
+        while reader.held_bytes < size:
+            await asyncio.sleep(0.01)
+
+
 async def until_published(log: RabbitLog, message: Outgoing) -> None:
     async with asyncio.timeout(60):
         while True:
@@ -146,7 +152,7 @@ async def test_what_came_before_the_queue_was_lost_is_handed_out_first(
     await log.publish([event(number) for number in range(10)])
     reader = await log.reader(0)
     first = await reader.fetch(limit=1, max_bytes=UNBOUNDED, timeout=SOON)
-    await asyncio.sleep(0.05)  # the rest is delivered
+    await until_held(reader, 9 * len(event(1).body))
     async with foreign(broker) as channel:
         await channel.queue_delete(broker.queue)
     assert [message.offset for message in [*first, *await until_replaced(reader)]] == list(range(10))
@@ -276,7 +282,9 @@ async def test_reader_and_publisher_come_back_after_the_broker_was_away(
 async def test_connections_closed_by_force_cost_nothing(broker: Broker, log: RabbitLog) -> None:
     reader = await log.reader(0)
     sent = 0
-    closing = asyncio.create_task(asyncio.to_thread(broker.node.ctl, "close_all_connections", "a test"))
+    closing = asyncio.create_task(
+        asyncio.to_thread(broker.node.ctl, "close_all_connections", "--vhost", broker.vhost, "a test")
+    )
     while not closing.done() or sent < 500:
         await log.publish([event(number) for number in range(sent, sent + 50)])
         sent += 50
@@ -323,10 +331,15 @@ async def test_a_blocked_broker_is_unavailable_within_bounds_and_taken_up_again(
     reader = await log.reader(0)
     await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
     try:
-        async with asyncio.timeout(30):
-            with pytest.raises(Unavailable, match="lacks memory"):
-                while True:  # the alarm is raised within some seconds
-                    await log.publish([event(1)])
+
+        async def blocked() -> bool:
+            try:
+                await log.publish([event(1)])
+            except Unavailable as error:
+                return "lacks memory" in str(error)
+            return False
+
+        await until(blocked)  # the alarm is raised within some seconds
         async with asyncio.timeout(5):
             with pytest.raises(Unavailable):
                 await log.publish([event(number) for number in range(5000)])
@@ -377,7 +390,7 @@ async def test_a_log_that_is_replaced_while_another_consumer_takes_over_is_not_r
     await log.publish([event(number, size=10_000) for number in range(50)])
     reader = await log.reader(0)
     came = await read(reader, 1)
-    await asyncio.sleep(0.1)  # by now more was delivered than fits
+    await until_held(reader, 90_000)  # there is no room for a tenth; all were allowed to be sent
     async with foreign(broker) as channel:
         await channel.queue_delete(broker.queue)
     await log.publish([event(number, size=10_000) for number in range(100, 150)])
@@ -403,7 +416,8 @@ async def test_a_stream_has_gaps_of_its_own_and_none_of_ours(
     make_log: MAKE_LOG, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = await make_log(max_bytes=2_000_000)
-    await log.publish([event(number, size=10_000) for number in range(100)])
+    for number in range(100):
+        await log.publish([event(number, size=10_000)])
     reader = await log.reader(0)
     came = await read(reader, 100)
     assert [message.event_id for message in came] == [f"id-{number}" for number in range(100)]
