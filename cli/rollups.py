@@ -39,6 +39,7 @@ class Where(click.ParamType):
 
 
 @click.command(
+    short_help="Show the rows of a rollup.",
     epilog=examples(
         "eventsink rollups",
         "eventsink rollups space_storage --window 1h --since now-7d",

@@ -14,6 +14,7 @@ from web.keys import Keys
 
 
 @click.command(
+    short_help="Run the web application only.",
     epilog=examples("eventsink web", "eventsink web --host 0.0.0.0 --port 8080"),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

@@ -36,6 +36,7 @@ class Groups(click.ParamType):
 
 
 @click.command(
+    short_help="Run the agents only.",
     epilog=examples("eventsink worker", "eventsink worker --groups archive --port 8083"),
 )
 @click.option("--groups", type=Groups(), default=",".join(GROUPS), show_default=True, help="Groups to run.")
