@@ -24,7 +24,10 @@ T = TypeVar("T")
 COLUMNS = ("id", "received", "agent", "reason", "pointer", "bytes")
 
 
-@click.group(epilog=examples("eventsink dead list", "eventsink dead show 0-1523-4"))
+@click.group(
+    short_help="Show events that could not be processed.",
+    epilog=examples("eventsink dead list", "eventsink dead show 0-1523-4"),
+)
 def command() -> None:
     """Events that could not be processed, with their bytes and the reason.
 
