@@ -12,9 +12,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
 from topology.delivery import Delivery
 from topology.errors import Superseded
 from topology.parts import GroupParts
+from topology.position import NOWHERE
 from topology.reading import Reading
 from topology.rollups import Rollup
 from topology.state import GroupState, RowKey
@@ -30,25 +33,27 @@ PURGE_EVERY_MS = 60_000
 
 
 class Checkpoints:
-    """The checkpoints of one start of a group, in its ``generation``. ``delivery`` is None where no agent of
-    the group has rollups."""
+    """The checkpoints of one start of a group, from the state that it ``saved`` before.
+
+    ``delivery`` is None where no agent of the group has rollups.
+    """
 
     def __init__(
         self,
         group: str,
-        generation: int,
+        saved: GroupState,
         ids_table: str,
         rollup_tables: Mapping[str, Rollup],
         delivery: Delivery | None,
         parts: GroupParts,
     ) -> None:
         self._group = group
-        self._generation = generation
+        self._generation = saved.generation
         self._ids_table = ids_table
         self._rollup_tables = rollup_tables
         self._delivery = delivery
         self._parts = parts
-        self._saved: GroupState | None = None
+        self._saved = saved
         self._saved_ms = 0
         self._purged_ms = 0
         self._checked_ms = parts.clock_ms()
@@ -70,6 +75,11 @@ class Checkpoints:
         state = self._state(reading)
         ids = reading.rows.dirty(lambda key: key.table == self._ids_table)
         others = reading.rows.dirty(lambda key: key.table != self._ids_table)
+        if self._saved.read_up_to == NOWHERE != state.read_up_to:
+            # Before the first rows: what they hold up to means nothing without the log that it belongs to.
+            await self._save_group(
+                msgspec.structs.replace(self._saved, read_up_to=state.read_up_to, digest=state.digest)
+            )
         await reading.rows.save(ids)  # 1
         owing = await reading.rows.save(others)
         if self._delivery is not None and owing:
@@ -77,13 +87,17 @@ class Checkpoints:
             await self._delivery.delivered(SINK_PATIENCE_S)
         now = parts.clock_ms()
         if self._worth_saving(state, now):
-            await parts.outages.ridden_out("state", lambda: parts.store.save_group(self._group, state))  # 3
-            self._saved = state
+            await self._save_group(state)  # 3
             self._saved_ms = now
         self._checked_ms = now
         if state.horizon is not None and now - self._purged_ms >= PURGE_EVERY_MS:
             self._purged_ms = now
             await self._purge(reading, state, state.horizon)
+
+    async def _save_group(self, state: GroupState) -> None:
+        parts = self._parts
+        await parts.outages.ridden_out("state", lambda: parts.store.save_group(self._group, state))
+        self._saved = state
 
     async def owned(self) -> None:
         """Raise ``Superseded`` if a later generation was taken."""
@@ -97,12 +111,11 @@ class Checkpoints:
 
     def _state(self, reading: Reading) -> GroupState:
         reading.horizon = self._horizon(reading)
-        highest = reading.highest
         return GroupState(
             generation=self._generation,
             positions=dict(reading.positions),
-            read_up_to=highest,
-            digest=reading.digests.get(highest, b""),
+            read_up_to=reading.read_up_to,
+            digest=reading.read_digest,
             watermark=reading.watermark,
             horizon=reading.horizon,
         )
@@ -110,8 +123,7 @@ class Checkpoints:
     def _worth_saving(self, state: GroupState, now: int) -> bool:
         saved = self._saved
         return (
-            saved is None
-            or state.positions != saved.positions
+            state.positions != saved.positions
             or state.horizon != saved.horizon
             or now - self._saved_ms >= QUIET_SAVE_EVERY_MS
         )
@@ -128,6 +140,7 @@ class Checkpoints:
     async def _purge(self, reading: Reading, state: GroupState, horizon: int) -> None:
         """Delete rows before the saved horizon that owe nothing; what a crash leaves goes with the next."""
         upto = min(state.positions.values())
+        store, outages = self._parts.store, self._parts.outages
         limits = {
             rollup.table(window): horizon - window.seconds + 1
             for rollup in self._rollup_tables.values()
@@ -135,7 +148,6 @@ class Checkpoints:
         }
         # An event whose day is still open may be repeated.
         limits[self._ids_table] = horizon - DAY.seconds + 1
-        store, outages = self._parts.store, self._parts.outages
         for table, before in limits.items():
 
             async def purge(table: str = table, before: int = before) -> int:
@@ -146,5 +158,8 @@ class Checkpoints:
 
             if await outages.ridden_out("state", purge):
                 reading.rows.forget(purged)
+        # Arrivals are facts for all groups, for the one that is furthest behind, too.
+        groups = await outages.ridden_out("state", store.read_groups)
+        behind = min(min(each.positions.values(), default=NOWHERE) for each in groups.values())
         before_ms = (horizon - DAY.seconds) * 1000
-        await outages.ridden_out("state", lambda: store.purge_arrivals(upto, before_ms))
+        await outages.ridden_out("state", lambda: store.purge_arrivals(behind, before_ms))

@@ -19,7 +19,7 @@ from topology.metrics import Metrics
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, Outages, pause
 from topology.position import NOWHERE
 from topology.rollups import Rollup
-from topology.rows import Saved
+from topology.rows import ENCODED_AT_A_TIME, Saved
 from topology.sinks import DeadLetter, DeadLetters, Point, RollupSink
 from topology.state import RowKey, StateStore
 
@@ -144,15 +144,25 @@ class Delivery:
             self._turn.notify_all()
 
     async def _find_owed(self) -> None:
+        self._overflowed = False  # set again by whoever asks meanwhile
         found = await self._outages.ridden_out(
             "state", lambda: self._store.owed_rows(list(self._tables), WRITTEN_AT_A_TIME)
         )
-        self._overflowed = len(found) == WRITTEN_AT_A_TIME
-        self.offer(Saved(row.key, row.version, self._tables[row.key.table].unpack(row.data)) for row in found)
+        self._overflowed |= len(found) == WRITTEN_AT_A_TIME
+        for first in range(0, len(found), ENCODED_AT_A_TIME):
+            self.offer(
+                Saved(row.key, row.version, self._tables[row.key.table].unpack(row.data))
+                for row in found[first : first + ENCODED_AT_A_TIME]
+            )
+            await asyncio.sleep(0)
 
     async def _write(self, rows: Sequence[Saved]) -> None:
         """Write all; a point that the sink refuses for good is found by halving and put aside."""
-        points = [self._tables[row.key.table].point(row.key, row.state) for row in rows]
+        points = []
+        for count, row in enumerate(rows, 1):
+            points.append(self._tables[row.key.table].point(row.key, row.state))
+            if count % ENCODED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         pending = [points]
         while pending:
             part = pending.pop()

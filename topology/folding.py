@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from topology.batch import LogEvent
@@ -27,13 +27,13 @@ async def fold(
     rows: RowCache,
     *,
     after: Position,
-    horizon_s: int | None,
+    horizon: Callable[[], int | None],
 ) -> Folded:
     """Fold the events beyond position ``after``; all of them or, when this raises, none.
 
     Events of one key and minute are reduced to one part, which is merged into the row of each window: the
     cost of an event does not grow with the number of windows. An event at or below a row's ``upto`` is in
-    that row and is skipped. ``horizon_s``: windows that end at or before it are gone.
+    that row and is skipped. ``horizon``: windows that end at or before it (epoch seconds) are gone.
     """
     taken: set[Position] = set()
     groups: defaultdict[tuple[int, Tags], list[LogEvent]] = defaultdict(list)
@@ -44,20 +44,18 @@ async def fold(
             if event.position > after:
                 groups[MINUTE.start(event.time_ms // 1000), rollup.tags(event.event)].append(event)
     late: set[Position] = set()
-    targets: list[tuple[RowKey, _Part]] = []
-    for (minute, tags), grouped in groups.items():
-        part = _Part(rollup, grouped)
-        for window in rollup.windows.values():
-            start = window.start(minute)
-            if horizon_s is not None and window.end(start) <= horizon_s:
-                late.update(event.position for event in grouped)
-            else:
-                targets.append((rollup.row_key(window, start, tags), part))
+    targets = [
+        _Target(rollup.row_key(window, window.start(minute), tags), window.end(window.start(minute)), part)
+        for (minute, tags), part in ((group, _Part(rollup, grouped)) for group, grouped in groups.items())
+        for window in rollup.windows.values()
+    ]
+    targets = _in_time(targets, horizon(), late)
     if targets:
-        loaded = await rows.load(list(dict.fromkeys(key for key, _ in targets)))
-        # No await from here on: all changes of this batch to a row are one, and rows change together.
+        loaded = await rows.load(list(dict.fromkeys(target.key for target in targets)))
+        # No await from here on: all changes of this batch to a row are one, and rows change together. The
+        # load may have waited: what was purged meanwhile must not be begun anew.
         changes: dict[RowKey, tuple[Cells, Position]] = {}
-        for key, part in targets:
+        for key, _, part in _in_time(targets, horizon(), late):
             row = loaded[key]
             cells, upto = changes.get(key, (row.state, row.upto))
             if (news := part.beyond(row.upto)) is not None:
@@ -65,6 +63,27 @@ async def fold(
         for key, (cells, upto) in changes.items():
             rows.change(loaded[key], cells, upto)
     return Folded(taken, late)
+
+
+class _Target(NamedTuple):
+    """One row that a part goes into, and where its window ends."""
+
+    key: RowKey
+    end: int
+    part: _Part
+
+
+def _in_time(targets: Sequence[_Target], horizon: int | None, late: set[Position]) -> list[_Target]:
+    """The targets whose windows are still kept; the events of the others are added to ``late``."""
+    if horizon is None:
+        return list(targets)
+    kept = []
+    for target in targets:
+        if target.end > horizon:
+            kept.append(target)
+        else:
+            late.update(target.part.positions)
+    return kept
 
 
 class _Part:
@@ -75,6 +94,10 @@ class _Part:
         self._events = events
         self._whole: Cells | None = None
         self.last = events[-1].position
+
+    @property
+    def positions(self) -> Iterator[Position]:
+        return (event.position for event in self._events)
 
     def beyond(self, upto: Position) -> Cells | None:
         """The cells of the events that a row folded up to ``upto`` lacks, None if it lacks none."""

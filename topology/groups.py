@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from enum import Enum, auto
 from typing import TypeVar
 
 from topology.agents import Agent, Batches
@@ -42,6 +43,14 @@ LAST_CHECKPOINT_S = 4.0
 MEASURE_LAG_EVERY_MS = 5_000
 
 
+class Seen(Enum):
+    """What became of a message that was read before."""
+
+    THERE = auto()
+    CUT = auto()
+    OTHER = auto()
+
+
 class Group:
     """``start``, then let Faust pull ``read`` and push each agent's stream through ``batches``.
 
@@ -67,6 +76,7 @@ class Group:
         self._delivery: Delivery | None = None
         self._checkpoints: Checkpoints | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._told_epoch = 0
         #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
         #: all the same, and the rows would then look as if another worker had written them.
         self._checkpointing = asyncio.Lock()
@@ -96,9 +106,9 @@ class Group:
                 sleep=parts.sleep,
             )
             self._spawn(self._delivery.run)
-            self._spawn(self._seek_owed)
+            self._spawn(self._seek_for_ever)
         checkpoints = Checkpoints(
-            self.name, self._generation, self._ids_table, self._rollup_tables, self._delivery, parts
+            self.name, saved, self._ids_table, self._rollup_tables, self._delivery, parts
         )
         self._checkpoints = checkpoints
         self._spawn(self._checkpoint_for_ever)
@@ -194,62 +204,107 @@ class Group:
                 log.info("group %s reopens the log", self.name)
 
     async def _read_on(self, reading: Reading) -> AsyncIterator[Batch]:
-        epoch, offset = await self._where(reading)
-        reader = await self._parts.outages.ridden_out("log", lambda: self._parts.log.reader(offset))
+        outages = self._parts.outages
+        reader, epoch = await outages.ridden_out("log", lambda: self._opened(reading))
         try:
             while reading is self._reading:
-                messages = await self._parts.outages.ridden_out(
+                messages = await outages.ridden_out(
                     "log",
                     lambda: reader.fetch(limit=MOST_MESSAGES, max_bytes=MOST_BYTES, timeout=FETCH_TIMEOUT),
                 )
                 if not messages:
                     await self._quiet(reading, reader)
                     continue
-                if messages[0].offset > offset > 0:
-                    self._tell_of_loss(messages[0].offset - offset)
-                offset = messages[-1].offset + 1
                 batch = await reading.intake.admit(messages, epoch=epoch, reading=reading.number)
                 reading.handed(batch.last, batch.digest)
                 yield batch
         finally:
             await reader.close()
 
+    async def _opened(self, reading: Reading) -> tuple[LogReader, int]:
+        """A reader at the right place, and the epoch of its log. Looked up anew in every try, and once more when
+        the reader is open: the log may have been replaced in between."""
+        epoch, offset = await self._where(reading)
+        reader = await self._parts.log.reader(offset)
+        try:
+            if await self._where(reading) != (epoch, offset):
+                raise LogReplaced
+        except BaseException:
+            await reader.close()
+            raise
+        return reader, epoch
+
     async def _where(self, reading: Reading) -> tuple[int, int]:
         """Epoch and offset to read from: after what was handed out, or the first event of a new log."""
-        parts = self._parts
         read = reading.read_up_to
         if read == NOWHERE:
-            return await parts.outages.ridden_out("state", parts.store.epoch), 0
+            return await self._agreed_epoch(await self._parts.store.epoch()), 0
         was = place(read)
-        epoch, offset = was.epoch, was.offset
-        found = await parts.outages.ridden_out("log", lambda: parts.log.message_at(offset))
-        if found is not None and found.digest() == reading.read_digest:
-            return epoch, _after(reading.handed_up_to, epoch)
-        first = await parts.outages.ridden_out("log", parts.log.first_offset)
-        if found is None and first is not None and first > offset:
-            return epoch, offset + 1  # cut by retention; the first message read shows how much is gone
-        epoch = await parts.outages.ridden_out("state", lambda: parts.store.raise_epoch(epoch))
-        log.error(
-            "the log is a new one (message %d is not what group %s read there): reading it from its first "
-            "event as epoch %d; what the old log held and nobody had read is lost",
-            offset,
-            self.name,
-            epoch,
-        )
-        return epoch, 0
+        match await self._same_log(read, reading.read_digest):
+            case Seen.THERE:
+                return was.epoch, _after(reading.handed_up_to, was.epoch)
+            case Seen.CUT:
+                await self._tell_of_cut(reading, was.offset)
+                return was.epoch, was.offset + 1
+            case Seen.OTHER:
+                epoch = await self._agreed_epoch(await self._parts.store.raise_epoch(was.epoch))
+                self._tell_of_new_log(was.offset, epoch)
+                return epoch, 0
 
-    def _tell_of_loss(self, messages: int) -> None:
+    async def _same_log(self, read: Position, digest: bytes) -> Seen:
+        """Whether the log still has this message, has cut it away, or is another log."""
+        offset = place(read).offset
+        found = await self._parts.log.message_at(offset)
+        if found is not None and found.digest() == digest:
+            return Seen.THERE
+        first = await self._parts.log.first_offset()
+        return Seen.CUT if found is None and first is not None and first > offset else Seen.OTHER
+
+    async def _agreed_epoch(self, epoch: int) -> int:
+        """``epoch``, or a later one if what another group read in it is not in this log: groups that notice a
+        new log at different times, or not at all, name it alike all the same."""
+        store = self._parts.store
+        while True:
+            others = [
+                state
+                for state in (await store.read_groups()).values()
+                if state.read_up_to != NOWHERE and place(state.read_up_to).epoch == epoch
+            ]
+            if not others:
+                return epoch
+            witness = max(others, key=lambda state: state.read_up_to)
+            if await self._same_log(witness.read_up_to, witness.digest) is not Seen.OTHER:
+                return epoch
+            epoch = await store.raise_epoch(epoch)
+
+    async def _tell_of_cut(self, reading: Reading, offset: int) -> None:
+        first = await self._parts.log.first_offset()
+        if first is None or reading.told == first:
+            return
+        reading.told = first
         log.error(
             "the log was cut before it was read: %d message(s) are gone for group %s, reading on at the first "
             "that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
-            messages,
+            first - offset - 1,
             self.name,
         )
+
+    def _tell_of_new_log(self, offset: int, epoch: int) -> None:
+        if self._told_epoch != epoch:
+            self._told_epoch = epoch
+            log.error(
+                "the log is a new one (message %d is not what group %s read there): reading it from its first "
+                "event as epoch %d; what the old log held and nobody had read is lost",
+                offset,
+                self.name,
+                epoch,
+            )
 
     async def _quiet(self, reading: Reading, reader: LogReader) -> None:
         """A quiet log at whose end we are moves the watermark with the clock."""
         if reading.lowest >= reading.read_up_to and await self._at_end(reader):
-            reading.seen(self._parts.clock_ms())
+            for agent in self.agents:
+                reading.seen(agent, self._parts.clock_ms())
 
     async def _at_end(self, reader: LogReader) -> bool:
         try:
@@ -270,7 +325,7 @@ class Group:
             yield view
             view.count(self.name)
             if batch.events:
-                reading.seen(max(event.time_ms for event in batch.events))
+                reading.seen(agent.name, max(event.time_ms for event in batch.events))
             reading.done(agent.name, batch.last)
 
     # -- checkpoints --
@@ -299,17 +354,22 @@ class Group:
         log.warning("group %s reads again from its saved positions, nothing is lost: %s", self.name, conflict)
         store = self._parts.store
         saved = await self._parts.outages.ridden_out("state", lambda: store.read_group(self.name))
+        self.seek_owed()  # rows that were saved before the conflict was met are owed, and were not offered
         self.reading.rows.abandon()
         self._open_reading(saved or GroupState(generation=self._generation))
 
     def _settle(self, settled: Sequence[tuple[RowKey, int]]) -> None:
         self.reading.rows.settle(settled)
 
-    async def _seek_owed(self) -> None:
+    def seek_owed(self) -> None:
+        """Look for owed rows that nobody brought; done at start and every minute."""
+        if self._delivery is not None:
+            self._delivery.seek()
+
+    async def _seek_for_ever(self) -> None:
         while True:
             await self._parts.sleep(SEEK_EVERY_S)
-            if self._delivery is not None:
-                self._delivery.seek()
+            self.seek_owed()
 
     # -- health --
 

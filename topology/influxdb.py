@@ -132,7 +132,8 @@ class InfluxRollups:
                 continue
             try:
                 await self._post(body)
-            except SettingsError as error:
+            except (SettingsError, _NotForItsLines) as error:
+                # A proxy's page says nothing about the points: they are not to be given up for it.
                 raise Unavailable(str(error)) from error
 
     async def query(
@@ -324,7 +325,8 @@ class InfluxRollups:
             return SettingsError(f"{said}: it has moved, set EVENTSINK_INFLUX_URL to where it is")
         if status in _PASSING or not 400 <= status < 500:
             return Unavailable(f"{said}: nothing is wrong here, it will take it later", _retry_after(error))
-        about_lines = own_words is not None and status in (400, 422)
+        # 413 is cured by halving.
+        about_lines = status == 413 or (own_words is not None and status in (400, 422))
         return Refused(said) if about_lines else _NotForItsLines(said)
 
     def _clean(self, words: object) -> str:

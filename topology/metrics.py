@@ -40,13 +40,13 @@ class Metrics:
         )
         self._lag_events = Gauge(
             "eventsink_agent_lag_events",
-            "Messages in the log that the agent has not saved; look for a sink or store that is away.",
+            "Messages in the log (of one or more events) that the agent has not folded; look for a store that is away.",
             ["agent"],
             registry=registry,
         )
         self._lag_seconds = Gauge(
             "eventsink_agent_lag_seconds",
-            "Age of the newest event that the agent has saved, 0 when it is at the end of the log.",
+            "Age of the newest event that the agent has folded, 0 when it is at the end of the log.",
             ["agent"],
             registry=registry,
         )

@@ -257,12 +257,14 @@ class Collection:
                 return [changes[index][0]["_id"] for index in self._duplicates(error)]
         return []
 
-    async def set_each(self, changes: Sequence[tuple[Document, Document]]) -> None:
-        """For each pair of a condition and values: set the values in the document that meets it, if any does."""
-        if changes:
-            operations = [UpdateOne(condition, {"$set": values}) for condition, values in changes]
-            with self._mongo.translating():
-                await self._driver.bulk_write(operations, ordered=False)
+    async def set_each(self, changes: Sequence[tuple[Document, Document]]) -> int:
+        """For each pair of a condition and values: set the values in the document that meets it, if any does.
+        Returns how many documents there were."""
+        if not changes:
+            return 0
+        operations = [UpdateOne(condition, {"$set": values}) for condition, values in changes]
+        with self._mongo.translating():
+            return (await self._driver.bulk_write(operations, ordered=False)).matched_count
 
     async def set_one(self, condition: Document, values: Document) -> bool:
         """Set the values in the document that meets the condition; tells whether there was one."""

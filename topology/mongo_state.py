@@ -55,6 +55,9 @@ class MongoState:
         found = await self._groups.find_one(group)
         return None if found is None else _group(found)
 
+    async def read_groups(self) -> Mapping[str, GroupState]:
+        return {document["_id"]: _group(document) for document in await self._groups.find({})}
+
     # -- which log --
 
     async def epoch(self) -> int:
@@ -101,9 +104,16 @@ class MongoState:
         return [_row(document) for document in found]
 
     async def settle_rows(self, settled: Sequence[tuple[RowKey, int]]) -> None:
-        await self._rows.set_each(
+        matched = await self._rows.set_each(
             [({"_id": _id(key), "version": int64(version)}, {"owed": False}) for key, version in settled]
         )
+        if matched < len(settled):
+            await self._rows.set_each(
+                [
+                    ({"_id": _id(key), "version": {"$ne": int64(version)}}, {"owed": True})
+                    for key, version in settled
+                ]
+            )
 
     async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
         return await self._rows.delete(

@@ -54,5 +54,7 @@ def end_of_message(at: Position) -> Position:
 
 
 def written(at: Position) -> str:
-    """``epoch/offset/index``, as people see it in tables and logs."""
+    """``epoch/offset/index``, as people see it in tables and logs; ``-`` for no place in the log."""
+    if at < 0:
+        return "-"
     return "/".join(map(str, astuple(place(at))))

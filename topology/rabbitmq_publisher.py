@@ -25,7 +25,7 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, PublishError
 
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import Outgoing
-from topology.outages import LONGEST_DELAY_S, pause
+from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
 from topology.rabbitmq import Link, said, stop, unavailable
 from topology.rabbitmq_consumer import StreamConsumer
 from topology.rabbitmq_messages import properties
@@ -41,8 +41,8 @@ RETRY_AFTER_S = 0.1
 CLOSED_GRACE_S = 0.2
 #: Seconds. The sentinel never acknowledges, and brokers close a channel on which that takes half an hour.
 SENTINEL_LIFE_S = 600.0
-#: Seconds for the last look when a publisher is closed.
-LAST_LOOK_S = 3.0
+#: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
+LAST_LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,15 +143,7 @@ class RabbitPublisher:
         watching, self._watching = self._watching, None
         await stop(watching)
         if self._kept:
-            try:
-                async with asyncio.timeout(LAST_LOOK_S):
-                    await self.check()
-            except (EventsinkError, TimeoutError) as error:
-                log.warning(
-                    "the last %d message(s) were confirmed, but the log could not be looked at again: %s",
-                    len(self._kept),
-                    str(error) or "no answer",
-                )
+            await self._look_once_more()
         sentinel, self._sentinel = self._sentinel, None
         if sentinel is not None:
             await sentinel.end()
@@ -251,20 +243,42 @@ class RabbitPublisher:
 
     # -- looking after the log --
 
+    async def _look_once_more(self) -> None:
+        reason = "no answer"
+        try:
+            async with asyncio.timeout(LAST_LOOK_S):
+                while True:
+                    try:
+                        await self.check()
+                        return
+                    except EventsinkError as error:
+                        reason = str(error)
+                        await asyncio.sleep(RETRY_AFTER_S)
+        except TimeoutError:
+            log.warning(
+                "the last %d message(s) were confirmed, but the log could not be looked at again: %s",
+                len(self._kept),
+                reason,
+            )
+
     async def _watch(self) -> None:
-        delay = every = self._limits.check_every.total_seconds()
+        every = self._limits.check_every.total_seconds()
+        delay = FIRST_DELAY_S
         while True:
             try:
                 await self.check()
-                delay = every
+                wait, delay = every, FIRST_DELAY_S
             except EventsinkError as error:
-                if delay == every:
+                if delay == FIRST_DELAY_S:
                     log.warning(
                         "the log cannot be looked at, %d message(s) are kept: %s", len(self._kept), error
                     )
-                delay = min(delay * 2, max(every, LONGEST_DELAY_S))
+                wait, delay = pause(delay, None), min(delay * 2, LONGEST_DELAY_S)
+            except Exception:  # whatever it is: a log that nobody looks after any more loses in silence
+                log.exception("data at risk: looking after the log failed, it is tried again")
+                wait, delay = pause(delay, None), min(delay * 2, LONGEST_DELAY_S)
             try:
-                async with asyncio.timeout(pause(delay, None) if delay != every else every):
+                async with asyncio.timeout(wait):
                     await self._alarm.wait()
             except TimeoutError:
                 pass

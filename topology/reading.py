@@ -6,7 +6,7 @@ and a restart would do, without either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from topology.ids import Ids
 from topology.intake import Intake
@@ -20,7 +20,8 @@ ALLOWED_DISORDER_MS = 10_000
 
 class Reading:
     """``positions``: what each agent has folded. ``handed_up_to``: what this reading gave to the agents.
-    ``read_up_to``: the furthest message that the group is known to have read, by this reading or before.
+    ``read_up_to``: the furthest message that the group is known to have read, by this reading or before, and
+    ``read_digest`` its digest.
 
     ``number`` tells readings of one process apart; a batch carries it.
     """
@@ -29,7 +30,7 @@ class Reading:
         self,
         number: int,
         saved: GroupState,
-        agents: Mapping[str, object],
+        agents: Iterable[str],
         rows: RowCache,
         ids: Ids,
         intake: Intake,
@@ -39,12 +40,16 @@ class Reading:
         self.ids = ids
         self.intake = intake
         self.positions = {name: saved.positions.get(name, NOWHERE) for name in agents}
-        self.digests: dict[Position, bytes] = {saved.read_up_to: saved.digest}
         self.read_up_to = saved.read_up_to
         self.read_digest = saved.digest
         self.horizon = saved.horizon
-        self.watermark = saved.watermark
+        #: The first offset that was left when a cut was told of.
+        self.told: int | None = None
         self.handed_up_to = min(self.positions.values())
+        self._watermarks: dict[str, int | None] = {
+            name: saved.watermark if position != NOWHERE else None
+            for name, position in self.positions.items()
+        }
 
     @property
     def lowest(self) -> Position:
@@ -52,13 +57,13 @@ class Reading:
         return min(self.positions.values())
 
     @property
-    def highest(self) -> Position:
-        """The furthest that any agent is."""
-        return max(self.positions.values())
+    def watermark(self) -> int | None:
+        """Event time (epoch milliseconds) that every agent's own watermark has reached; None at first."""
+        reached = [at for at in self._watermarks.values() if at is not None]
+        return min(reached) if len(reached) == len(self._watermarks) else None
 
     def handed(self, last: Position, digest: bytes) -> None:
         """A batch that ends here goes to the agents."""
-        self.digests[last] = digest
         self.handed_up_to = last
         if last > self.read_up_to:
             self.read_up_to = last
@@ -66,14 +71,11 @@ class Reading:
 
     def done(self, agent: str, last: Position) -> None:
         """The agent has folded everything up to ``last``."""
-        if last > self.positions[agent]:
-            self.positions[agent] = last
-            lowest = self.lowest
-            highest = self.highest
-            for position in [p for p in self.digests if p < lowest and p != highest]:
-                del self.digests[position]
+        self.positions[agent] = max(last, self.positions[agent])
 
-    def seen(self, time_ms: int) -> None:
-        """Event time has come this far; the watermark follows it and never goes back, late events do not
-        turn time around."""
-        self.watermark = max(time_ms - ALLOWED_DISORDER_MS, self.watermark or 0)
+    def seen(self, agent: str, time_ms: int) -> None:
+        """The agent has folded an event of this time. Its watermark follows and never goes back: late events
+        do not turn time around. One agent that is ahead moves nothing for the others."""
+        at = self._watermarks[agent]
+        reached = time_ms - ALLOWED_DISORDER_MS
+        self._watermarks[agent] = reached if at is None else max(at, reached)

@@ -121,11 +121,13 @@ class RowCache:
             for key in keys:
                 found[key] = rows[key]
                 rows.move_to_end(key)
-        self._evict()
+            self._evict()  # never what is handed out here: the caller is about to change it
         return found
 
     def change(self, row: Row, state: Any, upto: Position) -> None:
         """Set a row's state, with the changes of all events up to ``upto`` in it."""
+        if self._rows.get(row.key) is not row:
+            raise RuntimeError(f"{row.key} left the cache before it was changed")
         row.state = state
         row.upto = upto
         row.revision += 1

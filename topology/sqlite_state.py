@@ -46,6 +46,7 @@ _SAVE = (
     "WHERE version = ?"
 )
 _SETTLE = f"UPDATE rows SET owed = 0 WHERE {_THE_ROW} AND version = ?"  # noqa: S608 - constants
+_OWE_AGAIN = f"UPDATE rows SET owed = 1 WHERE {_THE_ROW} AND version <> ?"  # noqa: S608 - constants
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(GroupState).decode
@@ -95,6 +96,14 @@ class SqliteState:
 
     async def read_group(self, group: str) -> GroupState | None:
         return await self._database.read(lambda connection: _group(connection, group))
+
+    async def read_groups(self) -> Mapping[str, GroupState]:
+        def groups(connection: sqlite3.Connection) -> dict[str, GroupState]:
+            names = [name for (name,) in connection.execute("SELECT name FROM groups")]
+            states = ((name, _group(connection, name)) for name in names)
+            return {name: state for name, state in states if state is not None}
+
+        return await self._database.read(groups)
 
     # -- which log --
 
@@ -151,7 +160,12 @@ class SqliteState:
 
     async def settle_rows(self, settled: Sequence[tuple[RowKey, int]]) -> None:
         records = [(*_address(key), version) for key, version in settled]
-        await self._database.write(lambda connection: connection.executemany(_SETTLE, records))
+
+        def settle(connection: sqlite3.Connection) -> None:
+            if connection.executemany(_SETTLE, records).rowcount < len(records):
+                connection.executemany(_OWE_AGAIN, records)
+
+        await self._database.write(settle)
 
     async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
         def purge(connection: sqlite3.Connection) -> int:

@@ -44,8 +44,8 @@ class RowWrite(NamedTuple):
 
 class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a group is. ``positions``: for each agent, everything up to it is folded and saved.
-    ``read_up_to`` is the highest of them and ``digest`` is of its message: found again, it proves that the
-    log is still the same. ``horizon``: windows that end at or before it are gone (epoch seconds, None =
+    ``read_up_to`` is the furthest that was read and ``digest`` is of that message: found again, it proves that
+    the log is still the same. ``horizon``: windows that end at or before it are gone (epoch seconds, None =
     none is). ``watermark`` in epoch milliseconds."""
 
     generation: int
@@ -79,6 +79,9 @@ class StateStore(Protocol):
     async def read_group(self, group: str) -> GroupState | None:
         """The stored state, for looking at; None if the group never ran."""
 
+    async def read_groups(self) -> Mapping[str, GroupState]:
+        """The stored states of all groups that ever ran."""
+
     # -- which log --
 
     async def epoch(self) -> int:
@@ -103,7 +106,11 @@ class StateStore(Protocol):
         """At most ``limit`` rows of these tables whose values the sink has not."""
 
     async def settle_rows(self, settled: Sequence[tuple[RowKey, int]]) -> None:
-        """Clear ``owed`` of each row that is still at the given version."""
+        """Clear ``owed`` of each row that is still at the given version.
+
+        A row that is at another version is owed again: the value just written, of an older version, may lie
+        over a newer one that another worker wrote meanwhile.
+        """
 
     async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
         """Delete rows of ``table`` with ``at < before`` that owe nothing and have ``row.upto <= upto``;

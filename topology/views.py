@@ -61,7 +61,7 @@ class View:
             events,
             self._reading.rows,
             after=self._after,
-            horizon_s=self._reading.horizon,
+            horizon=lambda: self._reading.horizon,
         )
         self._taken |= folded.taken
         self._late |= folded.late

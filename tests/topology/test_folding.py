@@ -65,7 +65,7 @@ class Rows:
     async def fold(
         self, events: Sequence[LogEvent], after: Position = NOWHERE, horizon_s: int | None = None
     ) -> tuple[set[Position], set[Position]]:
-        folded = await fold(storage, events, self.cache, after=after, horizon_s=horizon_s)
+        folded = await fold(storage, events, self.cache, after=after, horizon=lambda: horizon_s)
         return folded.taken, folded.late
 
     async def save(self) -> None:

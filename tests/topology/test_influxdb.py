@@ -277,13 +277,22 @@ async def test_names_are_escaped_too(influx: Influx, sink: InfluxRollups) -> Non
     assert await sink.query("a b,c=d", "1 h", since=None, until=None, where={"t, =": "v"}, limit=9) == [odd]
 
 
-@pytest.mark.parametrize("status", [400, 405, 413, 415, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 async def test_what_the_server_will_never_take_is_refused(
     influx: Influx, sink: InfluxRollups, status: int
 ) -> None:
     influx.fail_next(status, message="no, and here is why")
     with pytest.raises(Refused, match=f"answers {status} .no, and here is why"):
         await sink.write([point()])
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 406, 409, 415, 426, 431, 451])
+async def test_a_proxys_page_gives_no_point_up(influx: Influx, sink: InfluxRollups, status: int) -> None:
+    influx.answer_next(status, b"<h1>Down for maintenance</h1>", content_type="text/html")
+    with pytest.raises(Unavailable, match=f"answers {status}"):
+        await sink.write([point()])
+    await sink.write([point()])
+    assert await everything(sink) == [point()]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

@@ -160,3 +160,17 @@ async def test_a_row_owes_the_sink_until_exactly_its_version_is_settled(stores: 
     await stores.state.settle_rows([(second.key, second.version)])
     rows.settle([(second.key, second.version)])
     assert await stores.state.owed_rows(["numbers"], 9) == []
+
+
+async def test_rows_that_are_handed_out_stay_in_a_cache_that_is_full(stores: Stores) -> None:
+    rows = cache(stores.state, rows=10)
+    for number in range(9):
+        await add(rows, number, 1, upto=number)
+    for upto in (20, 21):
+        loaded = await rows.load([key(100), key(101)])
+        for row in loaded.values():
+            rows.change(row, row.state + 1, position(0, upto))
+        await rows.save(rows.dirty(lambda each: each.at < 60 * 100))
+    await save_all(rows)
+    again = cache(stores.state)
+    assert [await state_of(again, number) for number in (100, 101)] == [(2, position(0, 21))] * 2
