@@ -74,7 +74,7 @@ async def _findings(settings: Settings) -> list[Finding]:
             _finding(
                 "raw events",
                 embedded if mongo is None else f"{mongo.url} database {mongo.database}",
-                lambda: _file(settings.database_file) if mongo is None else _mongo(settings, mongo),
+                lambda: _raw_events(settings),
             ),
             _finding(
                 "state",
@@ -149,6 +149,26 @@ async def _mongo(settings: Settings, where: MongoSettings) -> str:
     finally:
         await mongo.close()
     return "reached"
+
+
+async def _raw_events(settings: Settings) -> str:
+    """Also how many dead letters lie beside them: events that could not be processed, and points that a sink
+    refused for good."""
+    if settings.mongo is not None:
+        reached = await _mongo(settings, settings.mongo)
+    else:
+        reached = await _file(settings.database_file)
+        if not await asyncio.to_thread(settings.database_file.exists):
+            return reached
+    shared = parts.Shared(settings, create=False)
+    letters = parts.dead_letters(settings, shared)
+    connection = shared.database() if settings.mongo is None else shared.mongo(settings.mongo)
+    await connection.open()
+    try:
+        count = await letters.count()
+    finally:
+        await connection.close()
+    return f"{reached}, {count} dead letters: eventsink dead list" if count else reached
 
 
 def _keys(settings: Settings) -> str:

@@ -44,7 +44,7 @@ class Where(click.ParamType):
         "eventsink rollups",
         "eventsink rollups space_storage --window 1h --since now-7d",
         "eventsink rollups resource_traffic --window 1d --where action=downloaded --format csv",
-    )
+    ),
 )
 @click.argument("name", required=False)
 @click.option(

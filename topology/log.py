@@ -56,7 +56,7 @@ class LogReader(Protocol):
     async def fetch(self, *, limit: int, max_bytes: int, timeout: timedelta) -> Sequence[Message]:
         """Everything that is there, at least one message unless ``timeout`` passes first.
 
-        Consecutive, ascending, each offset once. At most ``limit`` messages; stops before the one that
+        Ascending, each offset once. At most ``limit`` messages; stops before the one that
         would exceed ``max_bytes`` (a single larger message is still returned). A lost connection is
         mended inside; raises ``LogReplaced`` when reading on could skip or repeat in silence.
         """

@@ -11,15 +11,25 @@ rabbitmq_publisher    appending, and looking after the log meanwhile
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakSet
 
 from aio_pika.abc import AbstractConnection
 from yarl import URL
 
+from topology.errors import Unavailable
 from topology.log import Message, Outgoing
-from topology.rabbitmq import Broker, Declarer, FanoutExchange, Link, LogDeclaration, StreamQueue
+from topology.rabbitmq import (
+    Broker,
+    Declarer,
+    FanoutExchange,
+    Link,
+    LogDeclaration,
+    LoginRefused,
+    StreamQueue,
+)
 from topology.rabbitmq_probes import NoQueue, Probes
 from topology.rabbitmq_publisher import PublisherLimits, RabbitPublisher
 from topology.rabbitmq_reader import RabbitReader, ReaderLimits
@@ -58,12 +68,14 @@ class RabbitLog:
         #: Looks after the log while it publishes.
         self.publisher = RabbitPublisher(self._link, publishing)
         self._reading = reading
+        self._logged_in = False
         self._readers: WeakSet[RabbitReader] = WeakSet()
         self._monotonic = monotonic
 
     async def open(self) -> None:
         """Connect and declare. Raises ``Unavailable`` or ``SettingsError``."""
         await self._link.declare()
+        self._logged_in = True
 
     async def close(self) -> None:
         """Close everything, readers included, after a last look at what was published; idempotent."""
@@ -78,9 +90,10 @@ class RabbitLog:
 
     async def reader(self, offset: int) -> RabbitReader:
         """A reader from the lowest offset that is >= ``offset``. Raises ``Unavailable`` or ``SettingsError``."""
-        await self._link.declare()
-        reader = RabbitReader(self._link, offset, self._reading, self._monotonic)
-        await reader.open()
+        with self._login_may_come_back():
+            await self._link.declare()
+            reader = RabbitReader(self._link, offset, self._reading, self._monotonic)
+            await reader.open()
         self._readers.add(reader)
         return reader
 
@@ -96,8 +109,18 @@ class RabbitLog:
         """The offset that the next message will get."""
         return await self._asked(self._probes.end)
 
+    @contextmanager
+    def _login_may_come_back(self) -> Iterator[None]:
+        """A login that was good once and is refused now is an outage: the broker is being set up anew."""
+        try:
+            yield
+        except LoginRefused as error:
+            if not self._logged_in:
+                raise
+            raise Unavailable(str(error)) from error
+
     async def _asked(self, question: Callable[[AbstractConnection], Awaitable[T]]) -> T:
-        with self._link.given_up_when_silent():
+        with self._login_may_come_back(), self._link.given_up_when_silent():
             try:
                 return await question(await self._link.connection())
             except NoQueue:

@@ -238,6 +238,29 @@ async def test_owed_rows_are_found_by_table_and_up_to_a_limit(kept: Kept) -> Non
     assert len(await store.owed_rows([TABLE], 3)) == 3
 
 
+async def test_settling_an_old_version_makes_the_newer_one_owed_again(kept: Kept) -> None:
+    # The value of version 1 was written after another worker had written and settled that of version 2.
+    store = await kept.state()
+    await save(store, (row(key(1), 1), 0), (row(key(2), 3), 0))
+    await save(store, (row(key(1), 2), 1))
+    await store.settle_rows([(key(1), 2), (key(2), 3)])
+    assert list(await store.owed_rows([TABLE], 9)) == []
+    await store.settle_rows([(key(1), 1), (key(2), 3)])
+    assert list(await store.owed_rows([TABLE], 9)) == [row(key(1), 2)]
+
+
+async def test_the_states_of_all_groups_are_there_to_be_compared(kept: Kept) -> None:
+    store = await kept.state()
+    assert await store.read_groups() == {}
+    one = await store.begin("one")
+    await store.begin("other")
+    await store.save_group("one", GroupState(generation=one.generation, read_up_to=position(1, 2)))
+    groups = await store.read_groups()
+    assert set(groups) == {"one", "other"}
+    assert groups["one"].read_up_to == position(1, 2)
+    assert groups["other"] == GroupState(generation=1)
+
+
 async def test_a_row_that_moved_on_still_owes(kept: Kept) -> None:
     store = await kept.state()
     await save(store, (row(key(1), 10), 0), (row(key(2), 11), 0))
