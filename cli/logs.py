@@ -18,8 +18,9 @@ from web.keys import without_keys
 #: Shorter values are ordinary words as often as secrets; what is in a URL is hidden by its shape anyway.
 SHORTEST_HIDDEN_CHARACTERS = 6
 
-#: Each says which of its many services start and stop.
-CHATTY = ("faust", "mode")
+#: Faust and mode tell of each of their many services; aiormq writes a traceback for every try to connect. What
+#: matters of it, the engine says itself.
+CHATTY = {"faust": logging.WARNING, "mode": logging.WARNING, "aiormq": logging.CRITICAL}
 
 _PASSWORD_IN_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s/:@\"']*):[^\s\"']*@")
 _CREDENTIAL = re.compile(
@@ -150,8 +151,8 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    for chatty in CHATTY:
-        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
+    for chatty, quiet in CHATTY.items():
+        logging.getLogger(chatty).setLevel(max(level, quiet))
     logging.captureWarnings(True)
 
 

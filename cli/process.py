@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -106,8 +107,9 @@ async def serve(stack: AsyncExitStack, application: web.Application, host: str, 
     try:
         await site.start()
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno is not None else error.strerror
         raise Unavailable(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another with --host or --port"
+            f"cannot listen on {host}:{port} ({reason}): choose another with --host or --port"
         ) from None
     (address, *_) = runner.addresses
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]

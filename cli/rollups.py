@@ -132,7 +132,10 @@ def _print_rollups(form: str) -> None:
 
 def _print_points(rollup: Rollup, window: str, points: Sequence[Point]) -> None:
     if not points:
-        click.echo("no rows in this range", err=True)
+        click.echo(
+            "no rows in this range: what is read is here a second later, while `eventsink up` or `worker` runs",
+            err=True,
+        )
         return
     rows = rollup_document(rollup, window, points)["rows"]
     # Columns that no row fills only push the others off the screen.

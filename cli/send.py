@@ -107,6 +107,9 @@ def command(settings: Settings, file: str, rate: float | None, shift_to_now: boo
     FILE holds one event a line, canonical or in any shape of Clowder; "-" or nothing reads standard
     input. A line that is no event is named on stderr and not sent; the rest goes on, and the exit
     code is 1.
+
+    Lines that have id and time are counted once however often they are sent. Others are new events each
+    time the command is run.
     """
     tally = Tally()
     with _opened(file) as stream:

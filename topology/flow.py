@@ -57,6 +57,8 @@ class _AsIs(faust.Schema[Any, Any]):
 class _NoTables(TableManager):
     """State is in rows: there are no tables, and no second to wait until they are all there."""
 
+    logger = logging.getLogger("faust.tables")  # with Faust's own services
+
     async def on_start(self) -> None:
         await self.recovery.start()
 

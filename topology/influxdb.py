@@ -51,6 +51,8 @@ _INTEGERS = frozenset(f"{_COUNTS} {_JOBS} {_BYTES}".split())
 
 #: Statuses of the 4xx that say "later", not "never".
 _PASSING = frozenset({408, 425, 429})
+#: A shorter token is a part of ordinary words: hiding it would hide what is wrong.
+SHORTEST_HIDDEN_CHARACTERS = 4
 _MAX_WORDS = 300
 
 
@@ -333,7 +335,7 @@ class InfluxRollups:
         """One line, not long, without the token: a server may repeat what it was sent."""
         text = " ".join(str(words).split())
         for secret in (self._token, self._token.partition(":")[2]):
-            if secret:
+            if len(secret) >= SHORTEST_HIDDEN_CHARACTERS:
                 text = text.replace(secret, "***")
         return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
 
