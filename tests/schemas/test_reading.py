@@ -17,7 +17,7 @@ UPLOADED: dict[str, Any] = {"type": "storage.file_uploaded", "file_id": "f", "by
 PINGED: dict[str, Any] = {"type": "health.pinged", "service": "s", "region": "r", "up": True}
 FETCHED: dict[str, Any] = {"type": "health.page_fetched", "service": "s", "region": "r", "up": False}
 
-#: CONTRACT.md, "Canonical events": required members, and optional ones.
+#: Required members of each canonical event, and optional ones.
 TYPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "storage.file_uploaded": ({"file_id": "f", "bytes": 0}, {"dataset_id": "d", "space_id": "s"}),
     "storage.file_deleted": ({"file_id": "f", "bytes": 2**53 - 1}, {"dataset_id": "d", "space_id": "s"}),

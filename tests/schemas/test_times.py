@@ -1,4 +1,4 @@
-"""Every form of time that CLOWDER.md names, and none that it does not."""
+"""Every form of time that Clowder and its companions have been seen to send, and no other."""
 
 from __future__ import annotations
 
