@@ -39,7 +39,7 @@ MOST_BYTES = 256 << 10
 #: Also how soon a quiet log moves the watermark.
 FETCH_TIMEOUT = timedelta(seconds=1)
 #: A stop does not wait longer for a store that is away: what is not saved is read again.
-LAST_CHECKPOINT_S = 4.0
+LAST_CHECKPOINT_S = 2.5
 MEASURE_LAG_EVERY_MS = 5_000
 
 

@@ -42,7 +42,7 @@ CLOSED_GRACE_S = 0.2
 #: Seconds. The sentinel never acknowledges, and brokers close a channel on which that takes half an hour.
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
-LAST_LOOK_S = 5.0
+LAST_LOOK_S = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
