@@ -44,7 +44,7 @@ def run(main: Coroutine[None, None, None]) -> None:
     """Run a process's main coroutine on uvloop. SIGTERM or SIGINT cancels it, once: it unwinds what it opened,
     and that is a clean end. What it raises is raised here."""
     # Batches are many small objects without cycles, which the default thresholds make the collector walk over
-    # and over: a quarter of the time of a busy worker. What the imports made is never garbage.
+    # and over (docs/performance.md). What the imports made is never garbage.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
