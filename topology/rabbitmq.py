@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import (
     AMQPError,
@@ -27,7 +27,7 @@ from pamqp.common import Arguments
 from yarl import URL
 
 from topology.errors import SettingsError, Unavailable
-from topology.rabbitmq_frames import GuardedTransport, is_undecodable
+from topology.rabbitmq_frames import FrameScanner, ScannedTransport
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,21 @@ class LoginRefused(SettingsError):
     pass, since a broker that was set up anew refuses until its users are back."""
 
 
+class Connection(aio_pika.Connection):
+    """aio-pika's, with its frames scanned on their way in. ``scanner`` hands out what is delivered."""
+
+    def __init__(self, url: URL, *, name: str) -> None:
+        super().__init__(url, client_properties={"connection_name": name})
+        transport = ScannedTransport()
+        self.kwargs["transport_factory"] = transport
+        self.scanner: FrameScanner = transport.scanner
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it works, as far as is known; ``is_closed`` of aio-pika says no after a loss."""
+        return self.transport is not None and not self.transport.connection.is_closed
+
+
 class Broker:
     """Where a broker is, and the way to it. Written without password and query."""
 
@@ -64,8 +79,6 @@ class Broker:
                 "the broker's URL cannot be read: write EVENTSINK_BROKER_URL as "
                 "amqp://USER:PASSWORD@HOST/VHOST, special characters of the password percent-encoded"
             )
-        #: Whether new connections stand what cannot be decoded; so from the first that did not.
-        self.guarded = False
 
     def __str__(self) -> str:
         url = self._url.with_query(None).with_fragment(None)
@@ -78,7 +91,7 @@ class Broker:
     def vhost(self) -> str:
         return self._url.path[1:].replace("%2F", "/") or "/"
 
-    async def connect(self, purpose: str) -> AbstractConnection:
+    async def connect(self, purpose: str) -> Connection:
         """A new connection, named after its purpose in the broker's own lists.
 
         Raises ``Unavailable`` or ``LoginRefused``.
@@ -86,10 +99,7 @@ class Broker:
         url = self._url
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=HEARTBEAT_S)
-        connection = aio_pika.Connection(url, client_properties={"connection_name": f"eventsink {purpose}"})
-        connection.close_callbacks.add(self._on_end)
-        if self.guarded:
-            connection.kwargs["transport_factory"] = GuardedTransport()
+        connection = Connection(url, name=f"eventsink {purpose}")
         try:
             with unavailable(self, "connecting"):
                 try:
@@ -102,13 +112,6 @@ class Broker:
             await end(connection)
             raise
         return connection
-
-    async def _on_end(self, connection: object, error: BaseException | None) -> None:
-        if not self.guarded and is_undecodable(error):
-            self.guarded = True
-            log.warning(
-                "a message has properties that cannot be decoded; such are read without them from now on"
-            )
 
     def _refusal(self, error: AMQPError) -> LoginRefused | None:
         match error:
@@ -179,7 +182,7 @@ class Declarer:
         #: The queue is there, a stream, and has arguments of somebody else's choice.
         self._used_as_it_is = False
 
-    async def declare(self, connection: AbstractConnection) -> None:
+    async def declare(self, connection: Connection) -> None:
         """Exchange, queue and binding, as far as they are missing.
 
         Raises ``Unavailable`` or ``SettingsError``.
@@ -194,7 +197,7 @@ class Declarer:
                     f"permissions configure, write and read"
                 ) from error
 
-    async def present(self, connection: AbstractConnection) -> bool:
+    async def present(self, connection: Connection) -> bool:
         """Whether the queue is there. Raises ``Unavailable``."""
         with unavailable(self.broker, "looking for the log"):
             try:
@@ -206,7 +209,7 @@ class Declarer:
                 return False
         return True
 
-    async def _declare(self, connection: AbstractConnection) -> None:
+    async def _declare(self, connection: Connection) -> None:
         queue = self.declaration.queue
         async with open_channel(connection) as channel:
             await self._declare_exchange(channel)
@@ -242,7 +245,7 @@ class Declarer:
                 f"{said(error)}. Delete theirs, declare it alike there, or set EVENTSINK_EXCHANGE"
             ) from error
 
-    async def _accept_queue(self, connection: AbstractConnection, difference: str) -> None:
+    async def _accept_queue(self, connection: Connection, difference: str) -> None:
         """A stream with another retention does, whoever chose that; no other kind of queue can be a log."""
         queue = self.declaration.queue
         try:
@@ -275,8 +278,7 @@ class Link:
     def __init__(self, declarer: Declarer, purpose: str) -> None:
         self.declarer = declarer
         self._purpose = purpose
-        self._connection: AbstractConnection | None = None
-        self._guarded = False
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -284,16 +286,11 @@ class Link:
     def broker(self) -> Broker:
         return self.declarer.broker
 
-    async def connection(self) -> AbstractConnection:
+    async def connection(self) -> Connection:
         """The connection. Raises ``Unavailable`` or ``SettingsError``."""
         async with self._connecting:
-            if (
-                self._connection is None
-                or not is_open(self._connection)
-                or self._guarded != self.broker.guarded
-            ):
+            if self._connection is None or not self._connection.is_open:
                 self.drop()
-                self._guarded = self.broker.guarded
                 connection = await self.broker.connect(self._purpose)
                 try:
                     await self.declarer.declare(connection)
@@ -303,7 +300,7 @@ class Link:
                 self._connection = connection
             return self._connection
 
-    async def declare(self) -> AbstractConnection:
+    async def declare(self) -> Connection:
         """The connection, after making sure that nothing of the log is missing."""
         before = self._connection
         connection = await self.connection()
@@ -338,11 +335,6 @@ class Link:
         await asyncio.gather(*self._endings)
 
 
-def is_open(connection: AbstractConnection) -> bool:
-    """Whether the connection works, as far as is known; ``is_closed`` of aio-pika says no after a loss."""
-    return connection.transport is not None and not connection.transport.connection.is_closed
-
-
 async def stop(*tasks: asyncio.Task[None] | None) -> None:
     """Cancel tasks of ours and wait for their ends. Once is not always enough: aiormq swallows a cancellation
     that comes while it closes a channel."""
@@ -354,7 +346,7 @@ async def stop(*tasks: asyncio.Task[None] | None) -> None:
     await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
 
-async def end(connection: AbstractConnection) -> None:
+async def end(connection: Connection) -> None:
     """Close, in good order if that is quick; raises nothing."""
     try:
         async with asyncio.timeout(CLOSE_LIMIT_S):
@@ -364,9 +356,7 @@ async def end(connection: AbstractConnection) -> None:
 
 
 @asynccontextmanager
-async def open_channel(
-    connection: AbstractConnection, *, prefetch: int = 0
-) -> AsyncIterator[AbstractChannel]:
+async def open_channel(connection: Connection, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
     """A channel for a few calls. It must not be acknowledged on after the block was left: an ack behind a
     channel's end costs the whole connection."""
     channel = connection.channel(publisher_confirms=False)
@@ -383,7 +373,7 @@ async def open_channel(
             log.debug("closing a channel: %r", error)
 
 
-async def message_count(connection: AbstractConnection, queue: str) -> int:
+async def message_count(connection: Connection, queue: str) -> int:
     """How many messages the queue holds. RabbitMQ counts a stream every five seconds only, and not at once
     after its start: a count above 0 proves that there were some, 0 proves nothing."""
     async with open_channel(connection) as channel:

@@ -1,28 +1,28 @@
-"""One consumer of a stream on a channel of its own: the plain aio-pika way of being delivered to."""
+"""One consumer of a stream on a channel of its own, delivered to by the connection's scanner."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import aiormq.abc
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
-from pamqp.commands import Basic
 
-from topology.rabbitmq import CLOSE_LIMIT_S, said
+from topology.rabbitmq import CLOSE_LIMIT_S, Connection, said
+from topology.rabbitmq_frames import Delivery
 from topology.rabbitmq_messages import OFFSET_HEADER
 
 
 class StreamConsumer:
-    """Calls ``receive`` with each delivery and its tag, in order, and ``lost`` once when the other side ends
-    it. After ``end`` neither is called."""
+    """Calls ``receive`` with what was delivered, in order, and ``lost`` once when the other side ends it. After
+    ``end`` neither is called."""
 
     def __init__(
         self,
         prefetch: int,
-        receive: Callable[[StreamConsumer, DeliveredMessage, int], None],
+        receive: Callable[[StreamConsumer, Sequence[Delivery]], None],
         lost: Callable[[StreamConsumer, str], None],
     ) -> None:
         self.prefetch = prefetch
@@ -30,6 +30,7 @@ class StreamConsumer:
         self.cancelled = False
         self._receive = receive
         self._lost = lost
+        self._connection: Connection | None = None
         self._channel: AbstractChannel | None = None
         self._plain: aiormq.abc.AbstractChannel | None = None
         self._ended = False
@@ -40,17 +41,18 @@ class StreamConsumer:
         """Whether nothing will come any more."""
         return self._ended
 
-    async def begin(self, connection: AbstractConnection, queue: str, offset: int | str) -> None:
+    async def begin(self, connection: Connection, queue: str, offset: int | str) -> None:
         """Consume from ``offset`` on. Raises what aio-pika raises."""
         channel = self._channel = connection.channel(publisher_confirms=False)
         await channel.initialize()
         channel.close_callbacks.add(self._on_channel_end)
-        # The layer below aio-pika's queues: it tells when the broker cancels a consumer, and makes no object
-        # a message.
+        # The layer below aio-pika's queues: it tells when the broker cancels a consumer.
         plain = self._plain = await channel.get_underlay_channel()
         plain.on_consumer_cancel_callbacks.add(self._on_cancel)
+        self._connection = connection
+        connection.scanner.take(plain.number, self._on_deliveries)
         await plain.basic_qos(prefetch_count=self.prefetch)
-        await plain.basic_consume(queue, self._on_delivery, arguments={OFFSET_HEADER: offset})
+        await plain.basic_consume(queue, not_scanned, arguments={OFFSET_HEADER: offset})
 
     async def acknowledge(self, tag: int) -> None:
         """Everything up to ``tag``: the broker may send as many more. Raises nothing."""
@@ -72,21 +74,32 @@ class StreamConsumer:
             async with asyncio.timeout(CLOSE_LIMIT_S), self._writing:
                 if self._channel is not None and self._channel.is_initialized:
                     await self._channel.close()
+                self._leave()  # not before: until then there are deliveries on their way
         except (AMQPError, OSError, RuntimeError):
             pass  # gone is gone
 
-    async def _on_delivery(self, delivery: DeliveredMessage) -> None:
-        if not self._ended and isinstance(delivery.delivery, Basic.Deliver):
-            self._receive(self, delivery, delivery.delivery.delivery_tag or 0)
+    def _leave(self) -> None:
+        if self._connection is not None and self._plain is not None:
+            self._connection.scanner.leave(self._plain.number, self._on_deliveries)
+
+    def _on_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        if not self._ended:
+            self._receive(self, deliveries)
 
     async def _on_cancel(self, frame: object) -> None:
         self.cancelled = True
         self._tell("the broker cancelled the consumer, as it does when the queue is deleted")
 
     async def _on_channel_end(self, channel: object, error: BaseException | None) -> None:
+        self._leave()
         self._tell(f"the broker closed the channel ({said(error) if error else 'no reason given'})")
 
     def _tell(self, reason: str) -> None:
         if not self._ended:
             self._ended = True
             self._lost(self, reason)
+
+
+async def not_scanned(message: DeliveredMessage) -> None:
+    """What aiormq would call. The scanner has the deliveries of this channel, so none comes here."""
+    raise RuntimeError("a delivery went past the scanner")

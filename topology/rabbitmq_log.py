@@ -5,6 +5,7 @@ rabbitmq_messages     messages as AMQP carries them
 rabbitmq_probes       questions to the log, answered for certain
 rabbitmq_reader       one reading
 rabbitmq_consumer     the consumer under it
+rabbitmq_frames       the way of deliveries from the socket to it, past aiormq
 rabbitmq_publisher    appending, and looking after the log meanwhile
 """
 
@@ -16,13 +17,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakSet
 
-from aio_pika.abc import AbstractConnection
 from yarl import URL
 
 from topology.errors import Unavailable
 from topology.log import Message, Outgoing
 from topology.rabbitmq import (
     Broker,
+    Connection,
     Declarer,
     FanoutExchange,
     Link,
@@ -119,7 +120,7 @@ class RabbitLog:
                 raise
             raise Unavailable(str(error)) from error
 
-    async def _asked(self, question: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+    async def _asked(self, question: Callable[[Connection], Awaitable[T]]) -> T:
         with self._login_may_come_back(), self._link.given_up_when_silent():
             try:
                 return await question(await self._link.connection())

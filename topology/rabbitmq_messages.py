@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
-from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.common import FieldValue
 
 from topology.log import ID_HEADER, RECEIVED_HEADER, Message, Outgoing
+from topology.rabbitmq_frames import Delivery
 
 #: Where a stream says which message this is.
 OFFSET_HEADER = "x-stream-offset"
@@ -17,6 +20,63 @@ PERSISTENT = 2
 
 #: The end of the year 9999. No arrival is later; a number beyond it is something else.
 LATEST_MS = 253_402_300_799_999
+#: AMQP's timestamps are seconds; what is larger than this (the year 2106) is taken for milliseconds, as pamqp does.
+LATEST_SECOND = 0xFFFF_FFFF
+
+# -- a content header: flags, then each property that they announce, in this order (AMQP 0-9-1, 4.2.6.1) --
+
+FLAGS_AT = 12
+CONTENT_TYPE = 1 << 15
+CONTENT_ENCODING = 1 << 14
+HEADERS = 1 << 13
+#: Delivery mode and priority: a byte each.
+OCTETS = (1 << 12, 1 << 11)
+#: Correlation id, reply-to, expiration, message id.
+SHORT_STRINGS = (1 << 10, 1 << 9, 1 << 8, 1 << 7)
+TIMESTAMP = 1 << 6
+MORE_FLAGS = 1
+
+# -- a field of a table: name, a letter for the type, value (https://www.rabbitmq.com/amqp-0-9-1-errata) --
+
+LONG_STRING = ord("S")
+INTEGERS: Mapping[int, struct.Struct] = {
+    ord("b"): struct.Struct(">b"),
+    ord("B"): struct.Struct(">B"),
+    ord("s"): struct.Struct(">h"),
+    ord("u"): struct.Struct(">H"),
+    ord("I"): struct.Struct(">i"),
+    ord("i"): struct.Struct(">I"),
+    ord("l"): struct.Struct(">q"),
+    ord("L"): struct.Struct(">q"),
+}
+#: Bytes of the other types; those that are not here say their size in four bytes.
+SIZES: Mapping[int, int] = {
+    **{kind: integer.size for kind, integer in INTEGERS.items()},
+    ord("t"): 1,
+    ord("f"): 4,
+    ord("d"): 8,
+    ord("D"): 5,
+    ord("T"): 8,
+    ord("V"): 0,
+    0: 0,
+}
+SIZED = frozenset(b"SAFx")
+
+_OFFSET = OFFSET_HEADER.encode()
+_ID = ID_HEADER.encode()
+_RECEIVED = RECEIVED_HEADER.encode()
+_OFFSET_ENTRY = bytes([len(_OFFSET)]) + _OFFSET + b"l"
+#: The whole table of a foreign producer who sets no headers.
+_ONLY_OFFSET = struct.pack(">I", len(_OFFSET_ENTRY) + 8) + _OFFSET_ENTRY
+
+_short = struct.Struct(">H").unpack_from
+_long = struct.Struct(">I").unpack_from
+_signed_long_long = struct.Struct(">q").unpack_from
+_long_long = struct.Struct(">Q").unpack_from
+
+
+class _Unreadable(Exception):
+    """A field of a type that nobody has defined."""
 
 
 def properties(message: Outgoing) -> Basic.Properties:
@@ -37,25 +97,116 @@ def properties(message: Outgoing) -> Basic.Properties:
     )
 
 
-def delivered(delivery: DeliveredMessage) -> Message | None:
+def message(delivery: Delivery) -> Message | None:
     """The message of a delivery from a stream; None if it has no offset, so is not from a stream.
 
-    A producer may put anything into headers and properties: what is not as it should be counts as left out.
+    A producer may put anything into headers and properties, and a broker does not look whether short strings are
+    UTF-8 and timestamps years that exist: what cannot be read counts as left out. Only what a message needs is read.
     """
-    given = delivery.header.properties
-    headers = given.headers or {}
-    offset = headers.get(OFFSET_HEADER)
-    if not isinstance(offset, int):
+    header = delivery.header
+    content_type: str | None = None
+    offset: int | None = None
+    event_id: str | None = None
+    received_ms: int | None = None
+    try:
+        (flags,) = _short(header, FLAGS_AT)
+        at = FLAGS_AT + 2
+        if flags & MORE_FLAGS:
+            at = _behind_flags(header, at)
+        if flags & CONTENT_TYPE:
+            end = at + 1 + header[at]
+            content_type = _content_type(header[at + 1 : end])
+            at = end
+        if flags & CONTENT_ENCODING:
+            at += 1 + header[at]
+        if flags & HEADERS:
+            (size,) = _long(header, at)
+            if header.startswith(_ONLY_OFFSET, at):
+                (offset,) = _signed_long_long(header, at + len(_ONLY_OFFSET))
+            else:
+                offset, event_id, received_ms = _ours(header, at + 4, at + 4 + size)
+            at += 4 + size
+        if received_ms is None and flags & TIMESTAMP:
+            received_ms = _timestamp_ms(header, at, flags)
+    except (IndexError, struct.error, _Unreadable):
+        pass
+    if offset is None:
+        # The broker puts it behind the producer's own headers; those may hold what is not known here.
+        offset = _sought_offset(header)
+        if offset is None:
+            return None
+    return Message(offset, delivery.body, content_type, event_id, received_ms)
+
+
+def _ours(header: bytes, at: int, end: int) -> tuple[int | None, str | None, int | None]:
+    """Offset, id and arrival of the table that lies there."""
+    offset: int | None = None
+    event_id: str | None = None
+    received_ms: int | None = None
+    while at < end:
+        kind_at = at + 1 + header[at]
+        name = header[at + 1 : kind_at]
+        kind = header[kind_at]
+        at = kind_at + 1
+        if kind in SIZED:
+            size = 4 + _long(header, at)[0]
+        elif kind in SIZES:
+            size = SIZES[kind]
+        else:
+            raise _Unreadable
+        if name == _OFFSET:
+            offset = _integer(header, at, kind)
+        elif name == _RECEIVED:
+            number = _integer(header, at, kind)
+            received_ms = number if number is not None and 0 <= number <= LATEST_MS else None
+        elif name == _ID:
+            event_id = _text(header[at + 4 : at + size]) if kind == LONG_STRING else None
+        at += size
+    return offset, event_id, received_ms
+
+
+def _integer(header: bytes, at: int, kind: int) -> int | None:
+    integer = INTEGERS.get(kind)
+    if integer is None:
         return None
-    event_id = headers.get(ID_HEADER)
-    received_ms = headers.get(RECEIVED_HEADER)
-    if isinstance(received_ms, bool) or not (isinstance(received_ms, int) and 0 <= received_ms <= LATEST_MS):
-        stamp = given.timestamp  # AMQP's own, in seconds
-        received_ms = int(stamp.timestamp() * 1000) if isinstance(stamp, datetime) else None
-    return Message(
-        offset,
-        delivery.body,
-        given.content_type or None,
-        event_id if isinstance(event_id, str) and event_id else None,
-        received_ms,
-    )
+    number: int = integer.unpack_from(header, at)[0]
+    return number
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode() or None
+    except UnicodeDecodeError:
+        return None
+
+
+#: There are few, so each is decoded once.
+_content_type = lru_cache(maxsize=64)(_text)
+
+
+def _timestamp_ms(header: bytes, at: int, flags: int) -> int | None:
+    for octet in OCTETS:
+        at += bool(flags & octet)
+    for short_string in SHORT_STRINGS:
+        if flags & short_string:
+            at += 1 + header[at]
+    (stamp,) = _long_long(header, at)
+    ms: int = stamp if stamp > LATEST_SECOND else stamp * 1000
+    return ms if ms <= LATEST_MS else None
+
+
+def _behind_flags(header: bytes, at: int) -> int:
+    """Where the properties begin when there are more words of flags, which announce nothing that is known."""
+    more = MORE_FLAGS
+    while more & MORE_FLAGS:
+        (more,) = _short(header, at)
+        at += 2
+    return at
+
+
+def _sought_offset(header: bytes) -> int | None:
+    at = header.rfind(_OFFSET_ENTRY)
+    if at < 0 or len(header) < at + len(_OFFSET_ENTRY) + 8:
+        return None
+    offset: int = _signed_long_long(header, at + len(_OFFSET_ENTRY))[0]
+    return offset

@@ -14,12 +14,10 @@ that answer is not there. All the same, nothing here concludes "empty" from sile
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiormq.abc
-from aio_pika.abc import AbstractConnection
-from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from topology.errors import Unavailable
@@ -27,13 +25,16 @@ from topology.log import Message
 from topology.rabbitmq import (
     CALL_LIMIT_S,
     Broker,
+    Connection,
     is_missing,
     message_count,
     not_a_stream,
     open_channel,
     unavailable,
 )
-from topology.rabbitmq_messages import OFFSET_HEADER, delivered
+from topology.rabbitmq_consumer import not_scanned
+from topology.rabbitmq_frames import Delivery
+from topology.rabbitmq_messages import OFFSET_HEADER, message
 
 #: More than the broker commonly writes in one go, so that one look shows the whole of the last chunk.
 LAST_PREFETCH = 1000
@@ -55,7 +56,7 @@ class Probes:
         self._broker = broker
         self._queue = queue
 
-    async def message_at(self, connection: AbstractConnection, offset: int) -> Message | None:
+    async def message_at(self, connection: Connection, offset: int) -> Message | None:
         """The message at exactly this offset; None only if that is certain."""
         found = await self._first_from(connection, offset)
         if found is None:
@@ -67,17 +68,17 @@ class Probes:
                 raise Unavailable(f"{self._broker} does not deliver what the log holds: is it starting?")
         return found if found is not None and found.offset == offset else None
 
-    async def first(self, connection: AbstractConnection) -> int | None:
+    async def first(self, connection: Connection) -> int | None:
         """The lowest offset that is left, None if the log is empty."""
         found = await self._first_from(connection, "first")
         return None if found is None else found.offset
 
-    async def last_chunk(self, connection: AbstractConnection) -> int | None:
+    async def last_chunk(self, connection: Connection) -> int | None:
         """Where the last chunk begins, None if the log is empty: the cheapest look at the log's end."""
         found = await self._first_from(connection, "last")
         return None if found is None else found.offset
 
-    async def end(self, connection: AbstractConnection) -> int:
+    async def end(self, connection: Connection) -> int:
         """The offset that the next message will get."""
         async with self._looking(connection, "last", LAST_PREFETCH) as look:
             while True:
@@ -91,7 +92,7 @@ class Probes:
             await self._prove_empty(connection)
         return end
 
-    async def _first_from(self, connection: AbstractConnection, where: int | str) -> Message | None:
+    async def _first_from(self, connection: Connection, where: int | str) -> Message | None:
         async with self._looking(connection, where, 1) as look:
             await look.round()
             found = look.first
@@ -99,7 +100,7 @@ class Probes:
             await self._prove_empty(connection)
         return found
 
-    async def _prove_empty(self, connection: AbstractConnection) -> None:
+    async def _prove_empty(self, connection: Connection) -> None:
         with unavailable(self._broker, "counting the log"):
             async with asyncio.timeout(CALL_LIMIT_S):
                 count = await message_count(connection, self._queue)
@@ -107,16 +108,10 @@ class Probes:
             raise Unavailable(f"{self._broker} does not deliver what the log holds: is it starting?")
 
     @asynccontextmanager
-    async def _looking(
-        self, connection: AbstractConnection, where: int | str, prefetch: int
-    ) -> AsyncIterator[_Look]:
+    async def _looking(self, connection: Connection, where: int | str, prefetch: int) -> AsyncIterator[_Look]:
         with unavailable(self._broker, "looking into the log"):
             try:
-                async with (
-                    asyncio.timeout(CALL_LIMIT_S),
-                    open_channel(connection, prefetch=prefetch) as channel,
-                ):
-                    look = _Look(await channel.get_underlay_channel())
+                async with asyncio.timeout(CALL_LIMIT_S), _scanned_channel(connection, prefetch) as look:
                     await look.begin(self._queue, where)
                     yield look
                     if look.strange:
@@ -127,11 +122,26 @@ class Probes:
                 raise NoQueue(f"{self._broker}: the queue {self._queue!r} was deleted") from error
 
 
+@asynccontextmanager
+async def _scanned_channel(connection: Connection, prefetch: int) -> AsyncIterator[_Look]:
+    """A look on a channel of its own, scanned until that is closed."""
+    look: _Look | None = None
+    try:
+        async with open_channel(connection, prefetch=prefetch) as channel:
+            look = _Look(await channel.get_underlay_channel())
+            connection.scanner.take(look.channel_number, look.receive)
+            yield look
+    finally:
+        if look is not None:
+            connection.scanner.leave(look.channel_number, look.receive)
+
+
 class _Look:
     """A consumer that keeps the first message and the end, and lets all else go by."""
 
     def __init__(self, channel: aiormq.abc.AbstractChannel) -> None:
         self._channel = channel
+        self.channel_number = channel.number
         self._came = asyncio.Event()
         self._tag = 0
         self.first: Message | None = None
@@ -140,7 +150,7 @@ class _Look:
         self.strange = False
 
     async def begin(self, queue: str, where: int | str) -> None:
-        await self._channel.basic_consume(queue, self._receive, arguments={OFFSET_HEADER: where})
+        await self._channel.basic_consume(queue, not_scanned, arguments={OFFSET_HEADER: where})
 
     async def round(self) -> None:
         """Returns when everything has come that was there at the call and that prefetch allows."""
@@ -156,13 +166,15 @@ class _Look:
         """Ask for more."""
         await self._channel.basic_ack(self._tag, multiple=True, wait=False)
 
-    async def _receive(self, delivery: DeliveredMessage) -> None:
-        message = delivered(delivery)
-        if message is None:
-            self.strange = True
-            return
-        self.first = self.first or message
-        self.end = message.offset + 1
-        self.count += 1
-        self._tag = getattr(delivery.delivery, "delivery_tag", self._tag)
+    def receive(self, deliveries: Sequence[Delivery]) -> None:
+        """What the scanner hands out."""
+        for delivery in deliveries:
+            found = message(delivery)
+            if found is None:
+                self.strange = True
+                return
+            self.first = self.first or found
+            self.end = found.offset + 1
+            self.count += 1
+            self._tag = delivery.tag
         self._came.set()

@@ -19,15 +19,15 @@ from datetime import timedelta
 from typing import NamedTuple, cast
 
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.abc import DeliveredMessage
+from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, PublishError
 
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import Outgoing
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
-from topology.rabbitmq import Link, said, stop, unavailable
+from topology.rabbitmq import Connection, Link, said, stop, unavailable
 from topology.rabbitmq_consumer import StreamConsumer
+from topology.rabbitmq_frames import Delivery
 from topology.rabbitmq_messages import properties
 from topology.rabbitmq_probes import NoQueue, Probes
 
@@ -311,7 +311,7 @@ class RabbitPublisher:
                 self._keep(message)
             raise
 
-    async def _post_sentinel(self, connection: AbstractConnection) -> None:
+    async def _post_sentinel(self, connection: Connection) -> None:
         """A consumer that wants nothing but to be told when its queue is deleted."""
         sentinel = self._sentinel
         if sentinel is not None:
@@ -337,5 +337,5 @@ class RabbitPublisher:
             self._kept_bytes -= len(self._kept.popleft().body)
 
 
-def _ignored(consumer: StreamConsumer, delivery: DeliveredMessage, tag: int) -> None:
+def _ignored(consumer: StreamConsumer, deliveries: Sequence[Delivery]) -> None:
     """What the sentinel is sent, one message, stays unacknowledged: so it is sent no more."""

@@ -16,15 +16,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from aio_pika.abc import AbstractConnection
-from aiormq.abc import DeliveredMessage
-
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import LogReplaced, Message
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
-from topology.rabbitmq import CALL_LIMIT_S, Link, LoginRefused, end, not_a_stream, stop, unavailable
+from topology.rabbitmq import (
+    CALL_LIMIT_S,
+    Connection,
+    Link,
+    LoginRefused,
+    end,
+    not_a_stream,
+    stop,
+    unavailable,
+)
 from topology.rabbitmq_consumer import StreamConsumer
-from topology.rabbitmq_messages import delivered
+from topology.rabbitmq_frames import Delivery
+from topology.rabbitmq_messages import message
 from topology.rabbitmq_probes import Probes
 
 log = logging.getLogger(__name__)
@@ -71,7 +78,7 @@ class RabbitReader:
         self._probes = Probes(link.broker, self._queue)
         self._limits = limits
         self._monotonic = monotonic
-        self._connection: AbstractConnection | None = None
+        self._connection: Connection | None = None
         self._consumer = StreamConsumer(limits.prefetch, self._receive, self._on_consumer_lost)
         self._next = offset
         self._last: Message | None = None
@@ -163,35 +170,37 @@ class RabbitReader:
 
     # -- what comes --
 
-    def _receive(self, consumer: StreamConsumer, delivery: DeliveredMessage, tag: int) -> None:
-        if consumer is not self._consumer or self._lost is not None:
-            return
-        message = delivered(delivery)
-        if message is None:
-            self._lose("its queue is not a stream", not_a_stream(self._link.broker, self._queue))
+    def _receive(self, consumer: StreamConsumer, deliveries: Sequence[Delivery]) -> None:
+        if consumer is not self._consumer:
             return
         self._came_at = self._monotonic()
-        if self._overlap is not None:
-            overlap, self._overlap = self._overlap, None
-            if message != overlap:
-                self._lose("another log is in its place")
-            self._arrived.set()
-            return
-        if message.offset < self._next or self._overflown:
-            return
-        size = len(message.body)
+        for delivery in deliveries:
+            if self._lost is not None:
+                return
+            came = message(delivery)
+            if came is None:
+                self._lose("its queue is not a stream", not_a_stream(self._link.broker, self._queue))
+            elif self._overlap is not None:
+                overlap, self._overlap = self._overlap, None
+                if came != overlap:
+                    self._lose("another log is in its place")
+            elif came.offset >= self._next and not self._overflown:
+                self._hold(came, consumer, delivery.tag)
+        self._arrived.set()
+
+    def _hold(self, came: Message, consumer: StreamConsumer, tag: int) -> None:
+        size = len(came.body)
         self._mean_bytes += (size - self._mean_bytes) / MEAN_OVER if self._last is not None else size
         if self._buffer and self._buffered_bytes + size > self._limits.buffer_bytes:
             self._overflown = True
             return
         # One offset between two messages is the broker's own note at the start of a segment.
-        if message.offset > self._next + 1 and self._last is not None:
-            self._gap = range(self._next, message.offset)
-        self._next = message.offset + 1
-        self._last = message
+        if came.offset > self._next + 1 and self._last is not None:
+            self._gap = range(self._next, came.offset)
+        self._next = came.offset + 1
+        self._last = came
         self._buffered_bytes += size
-        self._buffer.append(_Held(message, consumer, tag))
-        self._arrived.set()
+        self._buffer.append(_Held(came, consumer, tag))
 
     def _taken(self, limit: int, max_bytes: int) -> Sequence[Message]:
         messages: list[Message] = []
@@ -236,7 +245,7 @@ class RabbitReader:
         if needed and self._lost is None and self._connection is not None:
             await self._take_over(self._connection, fitting)
 
-    async def _take_over(self, connection: AbstractConnection, prefetch: int) -> None:
+    async def _take_over(self, connection: Connection, prefetch: int) -> None:
         before = self._consumer
         self._consumer = StreamConsumer(prefetch, self._receive, self._on_consumer_lost)
         try:
@@ -255,7 +264,7 @@ class RabbitReader:
             self._lose("interrupted")
             raise
 
-    async def _consume(self, connection: AbstractConnection, offset: int) -> None:
+    async def _consume(self, connection: Connection, offset: int) -> None:
         with unavailable(self._link.broker, "reading the log"):
             async with asyncio.timeout(CALL_LIMIT_S):
                 await self._consumer.begin(connection, self._queue, offset)
