@@ -286,6 +286,11 @@ class Link:
     def broker(self) -> Broker:
         return self.declarer.broker
 
+    @property
+    def current(self) -> Connection | None:
+        """The connection as it is, None if there is none at present."""
+        return self._connection
+
     async def connection(self) -> Connection:
         """The connection. Raises ``Unavailable`` or ``SettingsError``."""
         async with self._connecting:

@@ -16,6 +16,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from typing import Any, NamedTuple, TypeAlias
 
 from aiormq.connection import TransportFactory
@@ -35,7 +36,10 @@ HEARTBEAT = PREFIX.pack(8, 0, 0) + bytes([FRAME_END])
 PROTOCOL_HEADER = b"AMQP"
 
 #: Class and method, as one number.
+RETURN = 60 << 16 | 50
 DELIVER = 60 << 16 | 60
+ACK = 60 << 16 | 80
+NACK = 60 << 16 | 120
 TUNE = 10 << 16 | 30
 BLOCKED = 10 << 16 | 60
 UNBLOCKED = 10 << 16 | 61
@@ -54,6 +58,7 @@ SIGN_OF_LIFE_EVERY_S = 1.0
 _unpack_prefix = PREFIX.unpack_from
 _unpack_long = struct.Struct(">I").unpack_from
 _unpack_long_long = struct.Struct(">Q").unpack_from
+_unpack_confirm = struct.Struct(">QB").unpack_from
 
 
 class FrameError(ConnectionError):
@@ -68,18 +73,40 @@ class Delivery(NamedTuple):
     body: bytes
 
 
+class Answer(Enum):
+    """What a broker says of published messages."""
+
+    CONFIRMED = auto()
+    REFUSED = auto()
+    #: It was routed to no queue. It is confirmed all the same, afterwards.
+    RETURNED = auto()
+
+
+class Confirm(NamedTuple):
+    """``answer`` for the message ``tag``, with ``multiple`` also for all before it. A return names no tag."""
+
+    answer: Answer
+    tag: int
+    multiple: bool
+
+
 Receive: TypeAlias = Callable[[Sequence[Delivery]], None]
+ReceiveConfirms: TypeAlias = Callable[[Sequence[Confirm]], None]
+
+_A_RETURN = Confirm(Answer.RETURNED, 0, multiple=False)
 
 
 class _Channel:
-    """A channel whose deliveries are taken: those that came, and the one that is on its way."""
+    """A channel whose deliveries, or answers to what is published, are taken: those that came, and the content
+    that is on its way."""
 
-    __slots__ = ("came", "header", "left", "parts", "receive", "tag")
+    __slots__ = ("came", "header", "left", "parts", "publishing", "receive", "tag")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Callable[[Any], None], *, publishing: bool) -> None:
         self.receive = receive
-        self.came: list[Delivery] = []
-        #: Of the delivery on its way; None between deliveries.
+        self.publishing = publishing
+        self.came: list[Any] = []
+        #: Of the delivery on its way, 0 of a return; None between them.
         self.tag: int | None = None
         self.header: bytes | None = None
         self.left = 0
@@ -109,9 +136,13 @@ class FrameScanner:
     def take(self, channel: int, receive: Receive) -> None:
         """Hand what is delivered on ``channel`` to ``receive``, in order, once for each piece of the stream. To be
         called before consuming; replaces who took the channel before."""
-        self._channels[channel] = _Channel(receive)
+        self._channels[channel] = _Channel(receive, publishing=False)
 
-    def leave(self, channel: int, receive: Receive) -> None:
+    def take_confirms(self, channel: int, receive: ReceiveConfirms) -> None:
+        """Likewise the broker's answers to what is published on ``channel``."""
+        self._channels[channel] = _Channel(receive, publishing=True)
+
+    def leave(self, channel: int, receive: Receive | ReceiveConfirms) -> None:
         """``receive`` is called no more."""
         taken = self._channels.get(channel)
         if taken is not None and taken.receive == receive:
@@ -211,17 +242,38 @@ class FrameScanner:
             return True
         if taken.tag is not None:
             raise FrameError("a delivery breaks off")
-        if kind == METHOD and end - start >= 5 and _unpack_long(data, start) == (DELIVER,):
-            behind_consumer = start + 5 + data[start + 4]
-            if behind_consumer + 8 > end:
-                raise FrameError("a delivery has no tag")
-            (taken.tag,) = _unpack_long_long(data, behind_consumer)
+        if kind != METHOD or end - start < 5:
+            return False
+        (method,) = _unpack_long(data, start)
+        if taken.publishing:
+            return self._answered(taken, method, data, start + 4, end)
+        if method != DELIVER:
+            return False
+        behind_consumer = start + 5 + data[start + 4]
+        if behind_consumer + 8 > end:
+            raise FrameError("a delivery has no tag")
+        (taken.tag,) = _unpack_long_long(data, behind_consumer)
+        return True
+
+    @staticmethod
+    def _answered(taken: _Channel, method: int, data: bytes, start: int, end: int) -> bool:
+        if method == RETURN:
+            taken.tag = 0  # the whole message follows
             return True
-        return False
+        if method not in {ACK, NACK}:
+            return False
+        if start + 9 > end:
+            raise FrameError("a confirm has no tag")
+        tag, bits = _unpack_confirm(data, start)
+        answer = Answer.CONFIRMED if method == ACK else Answer.REFUSED
+        taken.came.append(Confirm(answer, tag, multiple=bool(bits & 1)))
+        return True
 
     @staticmethod
     def _complete(taken: _Channel, body: bytes) -> None:
-        if taken.tag is not None and taken.header is not None:
+        if taken.publishing:
+            taken.came.append(_A_RETURN)
+        elif taken.tag is not None and taken.header is not None:
             taken.came.append(Delivery(taken.tag, taken.header, body))
         taken.tag = taken.header = None
 

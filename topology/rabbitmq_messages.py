@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
-
-from pamqp.commands import Basic
-from pamqp.common import FieldValue
 
 from topology.log import ID_HEADER, RECEIVED_HEADER, Message, Outgoing
 from topology.rabbitmq_frames import Delivery
@@ -16,7 +12,7 @@ from topology.rabbitmq_frames import Delivery
 #: Where a stream says which message this is.
 OFFSET_HEADER = "x-stream-offset"
 
-PERSISTENT = 2
+PERSISTENT = b"\x02"
 
 #: The end of the year 9999. No arrival is later; a number beyond it is something else.
 LATEST_MS = 253_402_300_799_999
@@ -29,12 +25,17 @@ FLAGS_AT = 12
 CONTENT_TYPE = 1 << 15
 CONTENT_ENCODING = 1 << 14
 HEADERS = 1 << 13
-#: Delivery mode and priority: a byte each.
-OCTETS = (1 << 12, 1 << 11)
+DELIVERY_MODE = 1 << 12
+#: That and priority: a byte each.
+OCTETS = (DELIVERY_MODE, 1 << 11)
+MESSAGE_ID = 1 << 7
 #: Correlation id, reply-to, expiration, message id.
-SHORT_STRINGS = (1 << 10, 1 << 9, 1 << 8, 1 << 7)
+SHORT_STRINGS = (1 << 10, 1 << 9, 1 << 8, MESSAGE_ID)
 TIMESTAMP = 1 << 6
 MORE_FLAGS = 1
+#: Class of the methods that carry messages.
+BASIC = 60
+LONGEST_SHORT_STRING = 255
 
 # -- a field of a table: name, a letter for the type, value (https://www.rabbitmq.com/amqp-0-9-1-errata) --
 
@@ -69,31 +70,49 @@ _OFFSET_ENTRY = bytes([len(_OFFSET)]) + _OFFSET + b"l"
 #: The whole table of a foreign producer who sets no headers.
 _ONLY_OFFSET = struct.pack(">I", len(_OFFSET_ENTRY) + 8) + _OFFSET_ENTRY
 
+_ID_ENTRY = bytes([len(_ID)]) + _ID + b"S"
+_RECEIVED_ENTRY = bytes([len(_RECEIVED)]) + _RECEIVED + b"l"
+
+_CONTENT = struct.Struct(">HHQH")
+_LONG = struct.Struct(">I")
+_LONG_LONG = struct.Struct(">Q")
+
 _short = struct.Struct(">H").unpack_from
-_long = struct.Struct(">I").unpack_from
+_long = _LONG.unpack_from
 _signed_long_long = struct.Struct(">q").unpack_from
-_long_long = struct.Struct(">Q").unpack_from
+_long_long = _LONG_LONG.unpack_from
 
 
 class _Unreadable(Exception):
     """A field of a type that nobody has defined."""
 
 
-def properties(message: Outgoing) -> Basic.Properties:
-    """The properties under which a message is published."""
-    headers: dict[str, FieldValue] = {}
-    timestamp = None
+def content_header(message: Outgoing) -> bytes:
+    """The payload of the content header under which a message is published: persistent, with our two headers, and
+    with id and arrival in AMQP's own properties for other people's consumers, who know no header of ours."""
+    flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE
+    table = last = b""
     if message.event_id is not None:
-        headers[ID_HEADER] = message.event_id
+        event_id = message.event_id.encode()
+        table = _ID_ENTRY + _LONG.pack(len(event_id)) + event_id
+        if len(event_id) <= LONGEST_SHORT_STRING:
+            flags |= MESSAGE_ID
+            last = bytes([len(event_id)]) + event_id
     if message.received_ms is not None:
-        headers[RECEIVED_HEADER] = message.received_ms
-        # For other people's consumers, who know no header of ours.
-        timestamp = datetime.fromtimestamp(message.received_ms // 1000, UTC)
-    return Basic.Properties(
-        content_type=message.content_type,
-        delivery_mode=PERSISTENT,
-        headers=headers,
-        timestamp=timestamp,
+        flags |= TIMESTAMP
+        table += _RECEIVED_ENTRY + _LONG_LONG.pack(message.received_ms)
+        last += _LONG_LONG.pack(message.received_ms // 1000)
+    content_type = message.content_type.encode()
+    return b"".join(
+        (
+            _CONTENT.pack(BASIC, 0, len(message.body), flags),
+            bytes([len(content_type)]),
+            content_type,
+            _LONG.pack(len(table)),
+            table,
+            PERSISTENT,
+            last,
+        )
     )
 
 

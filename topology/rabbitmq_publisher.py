@@ -14,21 +14,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import aiormq
-from aio_pika.abc import AbstractChannel
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, PublishError
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import Outgoing
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
 from topology.rabbitmq import Connection, Link, said, stop, unavailable
+from topology.rabbitmq_confirms import ConfirmChannel, Outcome
 from topology.rabbitmq_consumer import StreamConsumer
 from topology.rabbitmq_frames import Delivery
-from topology.rabbitmq_messages import properties
 from topology.rabbitmq_probes import NoQueue, Probes
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ log = logging.getLogger(__name__)
 #: dead, on a new one, and after the log was declared again.
 ATTEMPTS = 3
 RETRY_AFTER_S = 0.1
-#: Seconds between the end of a channel and giving up what aiormq did not fail.
-CLOSED_GRACE_S = 0.2
 #: Seconds. The sentinel never acknowledges, and brokers close a channel on which that takes half an hour.
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
@@ -48,20 +45,23 @@ LAST_LOOK_S = 4.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherLimits:
     """``timeout`` bounds the wait for confirms: a broker whose memory or disk is short stops reading and says
-    nothing more. ``outstanding`` messages wait for their confirms at once. ``kept_bytes`` of confirmed bodies
-    are kept for publishing again; beyond them a look is taken without waiting for ``check_every``."""
+    nothing more. ``outstanding`` messages wait for their confirms at once, and ``waiting_bytes`` for their turn: who
+    comes beyond is refused at once. ``kept_bytes`` of confirmed bodies are kept for publishing again; beyond them a
+    look is taken without waiting for ``check_every``."""
 
     timeout: timedelta = timedelta(seconds=10)
     outstanding: int = 1000
+    waiting_bytes: int = 64 << 20
     check_every: timedelta = timedelta(seconds=1)
     kept_bytes: int = 32 << 20
 
 
 class _Baseline(NamedTuple):
-    """``end`` of the log when at most ``attempted`` messages of ours were in it."""
+    """``end`` of the log when ``confirmed`` messages of ours were in it and ``in_flight`` more may have been."""
 
     end: int
-    attempted: int
+    confirmed: int
+    in_flight: int
 
 
 class RabbitPublisher:
@@ -75,14 +75,14 @@ class RabbitPublisher:
         self._queue = control.declarer.declaration.queue.name
         self._probes = Probes(control.broker, self._queue)
         self._line = Link(control.declarer, "publisher")
-        self._channel: AbstractChannel | None = None
+        self._channel: ConfirmChannel | None = None
         self._opening = asyncio.Lock()
-        self._outstanding = asyncio.Semaphore(limits.outstanding)
+        self._waiting_bytes = 0
         #: Confirmed since the last good look.
         self._kept: deque[Outgoing] = deque()
         self._kept_bytes = 0
-        self._attempted = 0
-        self._confirmed = 0
+        #: By channels that have ended.
+        self._confirmed_before = 0
         self._baseline: _Baseline | None = None
         #: Somebody noticed that queue or binding were gone.
         self._gone = False
@@ -97,10 +97,29 @@ class RabbitPublisher:
         """Bodies that would be published again if the log turned out to be gone."""
         return self._kept_bytes
 
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes nothing at present, in its own words (``low on memory``); None while it does, as far
+        as is known: it tells those who publish."""
+        connection = self._line.current
+        return None if connection is None else connection.scanner.blocked
+
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """As ``Log.publish``. Raises nothing but ``Unavailable``."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="log publisher: watching")
+        size = sum(len(message.body) for message in messages)
+        if self._waiting_bytes and self._waiting_bytes + size > self._limits.waiting_bytes:
+            raise Unavailable(
+                f"{self._trouble()}, and {self._waiting_bytes >> 20} MiB wait already: try again later"
+            )
+        self._waiting_bytes += size
+        try:
+            await self._publish(messages)
+        finally:
+            self._waiting_bytes -= size
+
+    async def _publish(self, messages: Sequence[Outgoing]) -> None:
         try:
             for start in range(0, len(messages), self._limits.outstanding):
                 await self._timely(messages[start : start + self._limits.outstanding])
@@ -134,7 +153,8 @@ class RabbitPublisher:
             # Somebody may have taken the binding or the exchange away just now.
             await self._control.declare()
             if end is not None:
-                self._baseline = _Baseline(end, self._attempted)
+                in_flight = self._channel.in_flight if self._channel is not None else 0
+                self._baseline = _Baseline(end, self._confirmed, in_flight)
             self._forget(kept)
         await self._post_sentinel(await self._control.connection())
 
@@ -156,90 +176,63 @@ class RabbitPublisher:
             async with asyncio.timeout(self._limits.timeout.total_seconds()):
                 await self._send(messages)
         except TimeoutError as error:
-            # What was written may still be read some time; by a connection that is given up it is not.
-            self._line.drop()
-            raise Unavailable(
-                f"{self._broker} took nothing for {self._limits.timeout.total_seconds():g} s: "
-                "if it runs, it lacks memory or disk space"
-            ) from error
+            if self.blocked is None:
+                # What was written may still be read some time; by a connection that is given up it is not.
+                self._line.drop()
+            raise Unavailable(f"{self._trouble()} for {self._limits.timeout.total_seconds():g} s") from error
+
+    def _trouble(self) -> str:
+        reason = self.blocked
+        if reason is None:
+            return f"{self._broker} took nothing (if it runs, it may lack memory or disk space)"
+        return f"{self._broker} takes nothing ({reason})"
 
     async def _send(self, messages: Sequence[Outgoing]) -> None:
         pending = list(messages)
-        failure: BaseException | None = None
+        why = ""
         for attempt in range(ATTEMPTS):
             channel = await self._open_channel()
+            outcomes = await channel.publish(pending)
             failed = []
-            for message, outcome in zip(pending, await self._outcomes(channel, pending), strict=True):
-                if outcome is None:
+            for message, outcome in zip(pending, outcomes, strict=True):
+                if outcome is Outcome.CONFIRMED:
                     self._keep(message)
                 else:
                     failed.append(message)
-                    failure = outcome
             if not failed:
                 return
             pending = failed
-            await self._recover(failure)
+            why = await self._recover(channel, set(outcomes))
             await asyncio.sleep(RETRY_AFTER_S * attempt)
-        reason = said(failure) if failure is not None else ""
-        raise Unavailable(f"{self._broker} did not confirm {len(pending)} message(s): {reason}")
+        raise Unavailable(f"{self._broker} did not confirm {len(pending)} message(s): {why}")
 
-    async def _outcomes(
-        self, channel: aiormq.Channel, messages: Sequence[Outgoing]
-    ) -> Sequence[BaseException | None]:
-        """What became of each message: None is a confirm."""
-        publishing = [asyncio.create_task(self._publish(channel, message)) for message in messages]
+    async def _recover(self, channel: ConfirmChannel, outcomes: AbstractSet[Outcome]) -> str:
+        """Make another try worth while; returns what was wrong."""
+        missing = isinstance(channel.error, ChannelNotFoundEntity)
+        if missing or Outcome.UNROUTABLE in outcomes:
+            # It came back, or there is no exchange: what was confirmed a moment ago may be nowhere either.
+            self._gone = True
+            self._alarm.set()
+            await self._control.declare()
+            return "no queue was bound to the exchange" if channel.error is None else said(channel.error)
+        if Outcome.UNCERTAIN in outcomes:
+            self._line.drop()
+            return "the connection ended" if channel.error is None else said(channel.error)
+        return "it refused them"
 
-        def cancel() -> None:
-            for task in publishing:
-                task.cancel()
-
-        def on_close(closing: asyncio.Future[None]) -> None:
-            if not closing.cancelled():
-                asyncio.get_running_loop().call_later(CLOSED_GRACE_S, cancel)
-
-        # When a channel ends, aiormq fails what waits for a confirm, and lets hang what waits to be written.
-        closing = channel.closing
-        closing.add_done_callback(on_close)
-        try:
-            return await asyncio.gather(*publishing, return_exceptions=True)
-        finally:
-            closing.cancel()
-
-    async def _publish(self, channel: aiormq.Channel, message: Outgoing) -> None:
-        async with self._outstanding:
-            self._attempted += 1
-            await channel.basic_publish(
-                message.body,
-                exchange=self._exchange,
-                properties=properties(message),
-                mandatory=True,
-                wait=False,
-            )
-            self._confirmed += 1
-
-    async def _recover(self, failure: BaseException | None) -> None:
-        match failure:
-            case PublishError() | ChannelNotFoundEntity():
-                # It came back, or there is no exchange: what was confirmed a moment ago may be nowhere either.
-                self._gone = True
-                self._alarm.set()
-                await self._control.declare()
-            case AMQPError() | OSError() | RuntimeError() | asyncio.CancelledError():
-                self._line.drop()
-            case BaseException():
-                raise failure
-
-    async def _open_channel(self) -> aiormq.Channel:
+    async def _open_channel(self) -> ConfirmChannel:
         async with self._opening:
             connection = await self._line.connection()
             channel = self._channel
-            if channel is None or channel.is_closed:
-                channel = connection.channel(on_return_raises=True)
+            if channel is None or not channel.is_open or channel.connection is not connection:
+                if channel is not None:
+                    await channel.close()
+                channel = ConfirmChannel(self._exchange, self._limits.outstanding)
                 with unavailable(self._broker, "opening a channel"):
-                    await channel.initialize()
+                    await channel.open(connection)
+                self._confirmed_before = self._confirmed
                 self._channel = channel
-            # aio-pika gives no other; its type says less than it is.
-            return cast(aiormq.Channel, await channel.get_underlay_channel())
+            return channel
 
     # -- looking after the log --
 
@@ -289,7 +282,12 @@ class RabbitPublisher:
         some of ours were on their way then: so only what is certain counts."""
         if end is None or self._baseline is None:
             return False
-        return end - self._baseline.end < max(0, confirmed - self._baseline.attempted)
+        certain = confirmed - self._baseline.confirmed - self._baseline.in_flight
+        return end - self._baseline.end < max(0, certain)
+
+    @property
+    def _confirmed(self) -> int:
+        return self._confirmed_before + (self._channel.confirmed if self._channel is not None else 0)
 
     async def _mend(self) -> None:
         await self._control.declare()

@@ -14,7 +14,7 @@ from topology.errors import SettingsError
 from topology.log import Message, Outgoing
 from topology.rabbitmq import Broker, FanoutExchange, LogDeclaration, StreamQueue
 from topology.rabbitmq_frames import Delivery
-from topology.rabbitmq_messages import OFFSET_HEADER, message, properties
+from topology.rabbitmq_messages import OFFSET_HEADER, content_header, message
 from topology.rabbitmq_publisher import PublisherLimits
 from topology.rabbitmq_reader import ReaderLimits
 
@@ -80,14 +80,29 @@ def delivery(given: Basic.Properties, body: bytes = b"{}") -> Delivery:
     return Delivery(1, ContentHeader(0, len(body), given).marshal(), body)
 
 
-def test_our_own_messages_come_back_as_they_were() -> None:
-    sent = Outgoing(b"{}", "application/json", "an id", 1_700_000_000_123)
-    given = properties(sent)
-    assert given.headers is not None
-    given.headers[OFFSET_HEADER] = 7
-    assert message(delivery(given)) == Message(7, *sent)
-    assert given.delivery_mode == 2
-    assert given.timestamp == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Outgoing(b"{}", "application/json", "an id", 1_700_000_000_123),
+        Outgoing(b"", "application/x-ndjson", "ä" * 300, 0),
+        Outgoing(b"x" * 70_000, "", None, None),
+        Outgoing(b"{}", "text/plain", None, 5),
+        Outgoing(b"{}", "text/plain", "i", None),
+    ],
+)
+def test_our_own_messages_come_back_as_they_were(sent: Outgoing) -> None:
+    payload = content_header(sent)
+    header = ContentHeader()
+    header.unmarshal(payload)
+    given = header.properties
+    assert (header.class_id, header.body_size, given.delivery_mode) == (60, len(sent.body), 2)
+    assert given.timestamp == (
+        None if sent.received_ms is None else datetime.fromtimestamp(sent.received_ms // 1000, UTC)
+    )
+    assert given.message_id == (sent.event_id if len(sent.event_id or "") < 128 else None)
+    given.headers = {**(given.headers or {}), OFFSET_HEADER: 7}
+    read = message(Delivery(1, header.marshal(), sent.body))
+    assert read == Message(7, sent.body, sent.content_type or None, sent.event_id, sent.received_ms)
 
 
 @pytest.mark.parametrize(
