@@ -1,4 +1,5 @@
-"""A RabbitMQ node of the test session: private, on loopback only, and free to be stopped or killed.
+"""A RabbitMQ node of the test session: private, on loopback only, and free to be stopped or killed. It listens
+with TLS, too, behind a certificate of an authority that nobody else knows.
 
 It is Debian's server, started as itself: the wrapper in ``/usr/sbin`` would change the user. Name, ports,
 cookie, folders and port mapper are its own, so it meets no other node of this machine.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import trustme
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CTL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
@@ -37,7 +39,9 @@ class RabbitNode:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.port, distribution, self._mapper_port, tool = _free_ports(4)
+        self.port, self.tls_port, distribution, self._mapper_port, tool = _free_ports(5)
+        #: The certificate of the authority behind the one that the TLS listener shows.
+        self.authority = folder / "authority.pem"
         self._mapper: _Process | None = None
         self._server: _Process | None = None
         self._vhosts: list[str] = []
@@ -46,6 +50,8 @@ class RabbitNode:
         (folder / "enabled_plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            f"listeners.ssl.1 = {LOOPBACK}:{self.tls_port}\n"
+            f"{_certified(folder, self.authority)}"
             f"vm_memory_high_watermark.absolute = {MEMORY_LIMIT}\n"
             "disk_free_limit.absolute = 1MB\n"
         )
@@ -78,6 +84,17 @@ class RabbitNode:
     def url(self, vhost: str = "%2F", *, user: str = "guest", password: str = "guest") -> str:
         """Where the node listens."""
         return f"amqp://{user}:{password}@{LOOPBACK}:{self.port}/{vhost}"
+
+    def tls_url(self, vhost: str = "%2F") -> str:
+        """Where it listens with TLS."""
+        return f"amqps://guest:guest@{LOOPBACK}:{self.tls_port}/{vhost}"
+
+    @property
+    def words(self) -> str:
+        """Everything that it has logged so far."""
+        return "".join(
+            path.read_text(errors="replace") for path in sorted((self._folder / "log").glob("*@*.log"))
+        )
 
     @property
     def pid(self) -> int:
@@ -237,6 +254,21 @@ def broker(rabbitmq: RabbitNode) -> Broker:
     """A fresh virtual host on the node, which runs again if an earlier test left it stopped."""
     rabbitmq.start()
     return Broker(rabbitmq, rabbitmq.fresh_vhost(), "clowder.metrics", "eventsink.log")
+
+
+def _certified(folder: Path, authority: Path) -> str:
+    """Makes an authority and a certificate by it; returns the configuration of whoever is to show that."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(authority)
+    certificate = made.issue_cert(LOOPBACK)
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    for number, blob in enumerate(certificate.cert_chain_pems):
+        blob.write_to_path(folder / "certificate.pem", append=number > 0)
+    return (
+        f"ssl_options.cacertfile = {authority}\n"
+        f"ssl_options.certfile = {folder / 'certificate.pem'}\n"
+        f"ssl_options.keyfile = {folder / 'key.pem'}\n"
+    )
 
 
 def _free_ports(count: int) -> tuple[int, ...]:

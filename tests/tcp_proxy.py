@@ -1,0 +1,84 @@
+"""TCP on the way to a server, for tests of what only a network does: connections that nobody ends and nothing
+comes through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+LOOPBACK = "127.0.0.1"
+PIECE_BYTES = 1 << 16
+
+
+class TcpProxy:
+    """Passes connections to ``behind`` on. ``accepted`` counts them."""
+
+    def __init__(self, behind: int) -> None:
+        self._behind = behind
+        self._server: asyncio.Server | None = None
+        self._passing: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        #: Its connections pass nothing on any more; replaced for those that come after.
+        self._mute = asyncio.Event()
+        self.port = 0
+        self.accepted = 0
+
+    async def start(self) -> None:
+        """Listen on ``port``, a free one."""
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def lose_all_packets(self) -> None:
+        """As when a firewall forgets its connections: those of now stay open on both sides, for ever, and nothing
+        that either side sends or does reaches the other. New ones work."""
+        mute, self._mute = self._mute, asyncio.Event()
+        mute.set()
+
+    async def end(self) -> None:
+        """Close everything."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._passing:
+            task.cancel()
+        await asyncio.gather(*self._passing, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._writers.add(writer)
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self._behind)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.add(inner_writer)
+        mute = self._mute
+        for source, target in ((reader, inner_writer), (inner_reader, writer)):
+            task = asyncio.create_task(_pass_on(source, target, mute))
+            self._passing.add(task)
+            task.add_done_callback(self._passing.discard)
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, mute: asyncio.Event) -> None:
+    try:
+        while data := await source.read(PIECE_BYTES):
+            if not mute.is_set():
+                target.write(data)
+                await target.drain()
+    except OSError:
+        pass  # either side cut the connection: the other is to see the same
+    if not mute.is_set():
+        target.transport.abort()
+
+
+@asynccontextmanager
+async def proxy_before(port: int) -> AsyncIterator[TcpProxy]:
+    """A proxy that runs; ended at the end."""
+    proxy = TcpProxy(port)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.end()
