@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
+from schemas.reading import Refusal, read
+
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "clowder-6h.jsonl"
 LENGTH = timedelta(hours=6)
 
@@ -35,3 +39,12 @@ def _later(event: dict[str, object], by: timedelta) -> dict[str, object]:
     else:
         raise TypeError(f"the sample has no time of type {type(time).__name__}")
     return event | {name: later}
+
+
+def canonical_lines(count: int) -> Iterator[bytes]:
+    """The same events as our own producers send them: canonical, with times in integer milliseconds."""
+    for line in lines(count):
+        event = read(line)
+        if isinstance(event, Refusal):
+            raise TypeError(f"the sample holds what is no event: {event.reason}")
+        yield msgspec.json.encode(event)

@@ -19,7 +19,7 @@ from schemas.events import Event
 from schemas.refusals import Refusal, refusal
 from schemas.times import from_rfc3339
 
-__all__ = ["MAX_BODY_BYTES", "Refusal", "read", "read_value", "split"]
+__all__ = ["MAX_BODY_BYTES", "Refusal", "read", "read_lines", "read_value", "split"]
 
 #: No event is larger; a body that is, is not even looked at.
 MAX_BODY_BYTES = 1 << 20
@@ -52,6 +52,20 @@ def read(body: bytes) -> Event | Refusal:
         return _settled(events.DECODER.decode(body))
     except (ValueError, RecursionError) as error:  # ValueError: all of msgspec's errors, and UnicodeError
         return _read_carefully(body, error)
+
+
+def read_lines(body: bytes) -> list[tuple[bytes, Event | Refusal]]:
+    """Each line of an ``application/x-ndjson`` body, as ``split`` gives it, with what ``read`` makes of it."""
+    lines = split(body)
+    if len(body) <= MAX_BODY_BYTES and b'"category"' not in body:
+        try:
+            found = events.DECODER.decode_lines(body)
+        except (ValueError, RecursionError):
+            pass  # one of them is not exactly canonical: each by itself
+        else:
+            if len(found) == len(lines):  # else a value stretches over lines, which then are no values
+                return [(line, _settled(event)) for line, event in zip(lines, found, strict=True)]
+    return [(line, read(line)) for line in lines]
 
 
 def read_value(value: object) -> Event | Refusal:

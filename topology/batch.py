@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.events import Event
@@ -13,14 +13,13 @@ class LogEvent(NamedTuple):
     """An event with its place in the log and in time.
 
     ``time_ms`` is where it counts: its own time, or its arrival where it has none or lies in the
-    future. ``identity`` is set where the producer gave source, id and time.
+    future. ``original`` is the event as it came.
     """
 
     position: Position
     time_ms: int
     received_ms: int
     event: Event
-    identity: bytes | None
     original: bytes
 
 
@@ -39,6 +38,8 @@ class Batch(NamedTuple):
     events: Sequence[LogEvent]
     duplicates: Sequence[Position]
     dead: Sequence[Position]
+    #: How many of ``events`` there are of each type.
+    types: Mapping[type[Event], int]
 
     @property
     def received(self) -> int:

@@ -4,21 +4,71 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
 from topology.batch import LogEvent
 from topology.position import Position
-from topology.rollups import Cells, Rollup, Tags
+from topology.rollups import Cells, Rollup
 from topology.rows import RowCache
 from topology.state import RowKey
 from topology.windows import MINUTE
 
+MINUTE_MS = MINUTE.seconds * 1000
 
-class Folded(NamedTuple):
-    """Positions of the events that the rollup looks at, and of those with a window before the horizon."""
 
-    taken: set[Position]
-    late: set[Position]
+class _Part:
+    """Events of one type, key and minute, in order, reduced once however many windows take them."""
+
+    __slots__ = ("events", "first", "joined", "rollup", "start", "whole")
+
+    def __init__(self, rollup: Rollup, start: int, joined: str, events: Sequence[LogEvent]) -> None:
+        self.rollup = rollup
+        self.start = start
+        self.joined = joined
+        self.events = events
+        self.first = events[0].position
+        self.whole: Cells = rollup.of([event.event for event in events])
+
+    def beyond(self, upto: Position) -> Cells | None:
+        """The cells of the events that a row folded up to ``upto`` lacks, None if it lacks none."""
+        if upto < self.first:
+            return self.whole
+        lacking = [event.event for event in self.events if event.position > upto]
+        return self.rollup.of(lacking) if lacking else None
+
+    def positions(self) -> Iterator[Position]:
+        """Of the events."""
+        return (event.position for event in self.events)
+
+
+class _Window:
+    """What one row gets: the parts of a minute, or the finer windows of a coarser one."""
+
+    __slots__ = ("end", "first", "joined", "key", "rollup", "sources", "start", "whole")
+
+    def __init__(self, rollup: Rollup, key: RowKey, end: int, sources: Sequence[_Source]) -> None:
+        self.rollup = rollup
+        self.key = key
+        self.start = key.at
+        self.joined = key.key
+        self.end = end
+        self.sources = sources
+        self.first: Position = min([source.first for source in sources])
+        self.whole: Cells = rollup.merged([source.whole for source in sources])
+
+    def beyond(self, upto: Position) -> Cells | None:
+        """As of a part."""
+        if upto < self.first:
+            return self.whole
+        lacking = [cells for source in self.sources if (cells := source.beyond(upto)) is not None]
+        return self.rollup.merged(lacking) if lacking else None
+
+    def positions(self) -> Iterator[Position]:
+        """As of a part."""
+        return (position for source in self.sources for position in source.positions())
+
+
+_Source: TypeAlias = _Part | _Window
 
 
 async def fold(
@@ -28,82 +78,76 @@ async def fold(
     *,
     after: Position,
     horizon: Callable[[], int | None],
-) -> Folded:
-    """Fold the events beyond position ``after``; all of them or, when this raises, none.
+) -> set[Position]:
+    """Fold the events beyond position ``after``, in order; all of them or, when this raises, none. Returns the
+    positions of those with a window before the horizon.
 
-    Events of one key and minute are reduced to one part, which is merged into the row of each window: the
-    cost of an event does not grow with the number of windows. An event at or below a row's ``upto`` is in
-    that row and is skipped. ``horizon``: windows that end at or before it (epoch seconds) are gone.
+    Events of one type, key and minute are reduced to one part; minutes are merged to hours and hours to days before
+    they are merged into rows: the cost of an event does not grow with the number of windows. An event at or below a
+    row's ``upto`` is in that row and is skipped. ``horizon``: windows that end at or before it (epoch seconds) are
+    gone.
     """
-    taken: set[Position] = set()
-    groups: defaultdict[tuple[int, Tags], list[LogEvent]] = defaultdict(list)
     types = rollup.types
-    for event in events:
-        if type(event.event) in types:
-            taken.add(event.position)
-            if event.position > after:
-                groups[MINUTE.start(event.time_ms // 1000), rollup.tags(event.event)].append(event)
+    news = [event for event in events if type(event.event) in types]
+    if news and news[0].position <= after:
+        news = [event for event in news if event.position > after]
     late: set[Position] = set()
-    targets = [
-        _Target(rollup.row_key(window, window.start(minute), tags), window.end(window.start(minute)), part)
-        for (minute, tags), part in ((group, _Part(rollup, grouped)) for group, grouped in groups.items())
-        for window in rollup.windows.values()
-    ]
-    targets = _in_time(targets, horizon(), late)
-    if targets:
-        loaded = await rows.load(list(dict.fromkeys(target.key for target in targets)))
-        # No await from here on: all changes of this batch to a row are one, and rows change together. The
-        # load may have waited: what was purged meanwhile must not be begun anew.
-        changes: dict[RowKey, tuple[Cells, Position]] = {}
-        for key, _, part in _in_time(targets, horizon(), late):
+    if not news:
+        return late
+    windows = _in_time(_windows(rollup, _parts(rollup, news)), horizon(), late)
+    if windows:
+        loaded = await rows.load([window.key for window in windows])
+        # No await from here on: all changes of this batch to a row are one, and rows change together. The load may
+        # have waited: what was purged meanwhile must not be begun anew.
+        changes: list[tuple[RowKey, Cells]] = []
+        for window in _in_time(windows, horizon(), late):
+            row = loaded[window.key]
+            if (cells := window.beyond(row.upto)) is not None:
+                changes.append((window.key, rollup.merge(row.state, cells)))
+        upto = news[-1].position  # every event of these keys up to there is in the rows now
+        for key, cells in changes:
             row = loaded[key]
-            cells, upto = changes.get(key, (row.state, row.upto))
-            if (news := part.beyond(row.upto)) is not None:
-                changes[key] = (rollup.merge(cells, news), max(upto, part.last))
-        for key, (cells, upto) in changes.items():
-            rows.change(loaded[key], cells, upto)
-    return Folded(taken, late)
+            rows.change(row, cells, max(row.upto, upto))
+    return late
 
 
-class _Target(NamedTuple):
-    """One row that a part goes into, and where its window ends."""
+def _parts(rollup: Rollup, events: Sequence[LogEvent]) -> list[_Part]:
+    grouped: defaultdict[tuple[int, type, Any], list[LogEvent]] = defaultdict(list)
+    key_of = rollup.key_of
+    for event in events:
+        occurred = event.event
+        kind = type(occurred)
+        grouped[event.time_ms // MINUTE_MS, kind, key_of[kind](occurred)].append(event)
+    return [
+        _Part(rollup, minute * MINUTE.seconds, rollup.joined(kind, raw), same)
+        for (minute, kind, raw), same in grouped.items()
+    ]
 
-    key: RowKey
-    end: int
-    part: _Part
+
+def _windows(rollup: Rollup, parts: Sequence[_Part]) -> list[_Window]:
+    windows: list[_Window] = []
+    finer: Sequence[_Source] = parts
+    for size, table in rollup.tables:
+        found: defaultdict[tuple[int, str], list[_Source]] = defaultdict(list)
+        for source in finer:
+            found[size.start(source.start), source.joined].append(source)
+        of_this_size = [
+            _Window(rollup, RowKey(table, start, joined), size.end(start), sources)
+            for (start, joined), sources in found.items()
+        ]
+        windows += of_this_size
+        finer = of_this_size
+    return windows
 
 
-def _in_time(targets: Sequence[_Target], horizon: int | None, late: set[Position]) -> list[_Target]:
-    """The targets whose windows are still kept; the events of the others are added to ``late``."""
+def _in_time(windows: list[_Window], horizon: int | None, late: set[Position]) -> list[_Window]:
+    """The windows that are still kept; the events of the others are added to ``late``."""
     if horizon is None:
-        return list(targets)
+        return windows
     kept = []
-    for target in targets:
-        if target.end > horizon:
-            kept.append(target)
+    for window in windows:
+        if window.end > horizon:
+            kept.append(window)
         else:
-            late.update(target.part.positions)
+            late.update(window.positions())
     return kept
-
-
-class _Part:
-    """Events of one key and minute, reduced once however many windows take them."""
-
-    def __init__(self, rollup: Rollup, events: Sequence[LogEvent]) -> None:
-        self._rollup = rollup
-        self._events = events
-        self._whole: Cells | None = None
-        self.last = events[-1].position
-
-    @property
-    def positions(self) -> Iterator[Position]:
-        return (event.position for event in self._events)
-
-    def beyond(self, upto: Position) -> Cells | None:
-        """The cells of the events that a row folded up to ``upto`` lacks, None if it lacks none."""
-        if upto < self._events[0].position:
-            if self._whole is None:
-                self._whole = self._rollup.of([event.event for event in self._events])
-            return self._whole
-        lacking = [event.event for event in self._events if event.position > upto]
-        return self._rollup.of(lacking) if lacking else None

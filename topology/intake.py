@@ -7,18 +7,20 @@ time; repeated events. A refusal is a dead letter before the batch is handed on.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from schemas.events import Event
 from schemas.identity import identity
-from schemas.reading import MAX_BODY_BYTES, Refusal, read, split
+from schemas.reading import MAX_BODY_BYTES, Refusal, read, read_lines
 from topology.batch import Batch, LogEvent
 from topology.ids import Ids, Sighting
 from topology.log import NDJSON, Message
 from topology.metrics import Metrics
 from topology.outages import Outages
-from topology.position import MAX_INDEX, Position, end_of_message, position, written
+from topology.position import MAX_INDEX, NOWHERE, Position, end_of_message, position, written
 from topology.sinks import DeadLetter, DeadLetters
 from topology.state import StateStore
 
@@ -33,10 +35,21 @@ RECORDED_AHEAD_MS = 4 * 60_000
 
 
 class _Item(NamedTuple):
+    """An event of a message, on its way to its place in time."""
+
     position: Position
     message: Message
     body: bytes
-    result: Event | Refusal
+    event: Event
+
+
+class _Refused(NamedTuple):
+    """What is no event."""
+
+    position: Position
+    message: Message
+    body: bytes
+    refusal: Refusal
 
 
 class Intake:
@@ -64,70 +77,51 @@ class Intake:
 
     async def admit(self, messages: Sequence[Message], *, epoch: int, reading: int) -> Batch:
         """One batch of all events of these messages. Waits while the store is away."""
-        items = [item for message in messages for item in self._items(message, epoch)]
-        refused = [item for item in items if isinstance(item.result, Refusal)]
+        items, refused = _taken_apart(messages, epoch)
         if refused:
             await self._bury(refused)
-        events, sightings = await self._placed(items)
+        now = self._clock_ms()
+        events = self._placed(items, now, await self._arrivals(items, now))
+        sightings, by_message = _sightings(items)
         repeated = await self._ids.repeated(sightings) if sightings else frozenset()
-        self._metrics.received(self._group, len(items))
+        duplicates: list[Position] = []
+        if repeated:
+            duplicates = [at for at in map(itemgetter(0), events) if by_message.get(at, at) in repeated]
+            gone = set(duplicates)
+            events = [event for event in events if event.position not in gone]
+        self._metrics.received(self._group, len(items) + len(refused))
         return Batch(
             reading,
             first=position(epoch, messages[0].offset),
             last=end_of_message(position(epoch, messages[-1].offset)),
             digest=messages[-1].digest(),
-            events=[event for event in events if event.position not in repeated] if repeated else events,
-            duplicates=sorted(repeated),
-            dead=[item.position for item in refused],
+            events=events,
+            duplicates=duplicates,
+            dead=[each.position for each in refused],
+            types=Counter([type(event.event) for event in events]),
         )
 
-    def _items(self, message: Message, epoch: int) -> list[_Item]:
-        at = position(epoch, message.offset)
-        body = message.body
-        if message.content_type != NDJSON:
-            return [_Item(at, message, body, read(body))]
-        lines = split(body)
-        if len(lines) > MAX_INDEX:
-            too_many = Refusal(
-                "", f"too_large: the message has {len(lines)} lines, at most {MAX_INDEX} are read"
-            )
-            return [_Item(at, message, body, too_many)]
-        return [_Item(Position(at + i), message, line, read(line)) for i, line in enumerate(lines)]
-
-    async def _placed(self, items: Sequence[_Item]) -> tuple[list[LogEvent], list[Sighting]]:
-        now = self._clock_ms()
-        recorded = await self._arrivals(items, now)
+    def _placed(self, items: Sequence[_Item], now: int, recorded: Mapping[Position, int]) -> list[LogEvent]:
         events: list[LogEvent] = []
-        sightings: list[Sighting] = []
         skewed = 0
         for at, message, body, event in items:
-            if isinstance(event, Refusal):
-                continue
-            arrival = recorded.get(at)
+            arrival = message.received_ms
             if arrival is None:
-                arrival = now if message.received_ms is None else message.received_ms
+                arrival = recorded.get(at, now)
             time = event.time
             if time is None:
                 time = arrival
             elif time > arrival + FUTURE_MS:
                 time = arrival
                 skewed += 1
-            sighting = _sighting(event, message, at)
-            if sighting is not None:
-                sightings.append(sighting)
-            known = None if sighting is None else sighting.identity
-            events.append(LogEvent(at, time, arrival, event, known, body))
+            events.append(LogEvent(at, time, arrival, event, body))
         if skewed:
             self._metrics.skewed(self._group, skewed)
-        return events, sightings
+        return events
 
     async def _arrivals(self, items: Sequence[_Item], now: int) -> Mapping[Position, int]:
         """Arrivals that are facts: recorded by whoever read the event first, the same in every replay."""
-        open_items = [
-            item
-            for item in items
-            if item.message.received_ms is None and not isinstance(item.result, Refusal)
-        ]
+        open_items = [item for item in items if item.message.received_ms is None]
         if not open_items:
             return {}
         recorded = dict(
@@ -137,45 +131,79 @@ class Intake:
             )
         )
         self._last_arrival_ms = arrival = max(now, self._last_arrival_ms)
+        ahead = now + RECORDED_AHEAD_MS
         news = {
-            item.position: arrival
-            for item in open_items
-            if item.position not in recorded
-            and (
-                (time := item.result.time) is None  # type: ignore[union-attr]  # no refusals here
-                or time > now + RECORDED_AHEAD_MS
-            )
+            at: arrival
+            for at, _, _, event in open_items
+            if (event.time is None or event.time > ahead) and at not in recorded
         }
         if news:
             recorded |= await self._outages.ridden_out("state", lambda: self._store.record_arrivals(news))
         return recorded
 
-    async def _bury(self, refused: Sequence[_Item]) -> None:
-        letters = [self._letter(item, item.result) for item in refused if isinstance(item.result, Refusal)]
+    async def _bury(self, refused: Sequence[_Refused]) -> None:
+        letters = [self._letter(*each) for each in refused]
         await self._outages.ridden_out("dead letters", lambda: self._dead_letters.put(letters))
 
-    def _letter(self, item: _Item, refusal: Refusal) -> DeadLetter:
-        received = item.message.received_ms
+    def _letter(self, at: Position, message: Message, body: bytes, refusal: Refusal) -> DeadLetter:
+        received = message.received_ms
         return dead_letter(
-            item.position,
-            item.body,
+            at,
+            body,
             received_ms=self._clock_ms() if received is None else received,
             agent="",
             refusal=refusal,
         )
 
 
-def _sighting(event: Event, message: Message, at: Position) -> Sighting | None:
-    """How to recognise the event where id and time are its producer's; ours stamp what lacks them."""
-    own_id = event.id
-    if own_id is None:
-        if message.event_id is None:
-            return None
-        own_id = f"{message.event_id}.{at & MAX_INDEX}"
-    time = message.received_ms if event.time is None else event.time
-    if time is None:
-        return None
-    return Sighting(time // 1000, identity(event.source, own_id, time), at)
+def _taken_apart(messages: Sequence[Message], epoch: int) -> tuple[list[_Item], list[_Refused]]:
+    items: list[_Item] = []
+    refused: list[_Refused] = []
+    for message in messages:
+        at = position(epoch, message.offset)
+        body = message.body
+        if message.content_type != NDJSON:
+            result = read(body)
+            if isinstance(result, Refusal):
+                refused.append(_Refused(at, message, body, result))
+            else:
+                items.append(_Item(at, message, body, result))
+            continue
+        lines = read_lines(body)
+        if len(lines) > MAX_INDEX:
+            too_many = f"too_large: the message has {len(lines)} lines, at most {MAX_INDEX} are read"
+            refused.append(_Refused(at, message, body, Refusal("", too_many)))
+            continue
+        for at_line, (line, result) in enumerate(lines, at):
+            if isinstance(result, Refusal):
+                refused.append(_Refused(Position(at_line), message, line, result))
+            else:
+                items.append(_Item(Position(at_line), message, line, result))
+    return items, refused
+
+
+def _sightings(items: Sequence[_Item]) -> tuple[list[Sighting], dict[Position, Position]]:
+    """How to recognise what producers repeat; and of events that go by their message, the position that it was
+    sighted at.
+
+    An event with an id and a time of its producer's is recognised by itself. Our own producers stamp what lacks them,
+    a whole message at a time, and send it again whole: so its events share one sighting (docs/decisions/0021).
+    """
+    sightings: list[Sighting] = []
+    by_message: dict[Position, Position] = {}
+    sighted = NOWHERE
+    for at, message, _, event in items:
+        if event.id is not None:
+            time = message.received_ms if event.time is None else event.time
+            if time is not None:
+                sightings.append(Sighting(time // 1000, identity(event.source, event.id, time), at))
+        elif message.event_id is not None and (received := message.received_ms) is not None:
+            # No event has this index, so none that is recognised by itself is at the same position.
+            by_message[at] = end = end_of_message(at)
+            if end != sighted:
+                sighted = end
+                sightings.append(Sighting(received // 1000, identity(None, message.event_id, received), end))
+    return sightings, by_message
 
 
 def dead_letter(at: Position, body: bytes, *, received_ms: int, agent: str, refusal: Refusal) -> DeadLetter:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -22,6 +25,8 @@ MAX_TAG_CHARACTERS = 256
 #: Control characters break line protocol and tables, a backslash escapes what follows it.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ud800-\udfff]")
 _SEPARATOR = "\x1f"
+#: Key tags are cleaned once for so many different keys.
+KEYS_REMEMBERED = 50_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -43,8 +48,30 @@ class ByType:
         self.values = dict(values)
 
 
+class _Tag(NamedTuple):
+    """Where the value of a key tag is found in events of one type: in a field, or always the same."""
+
+    field: str | None
+    constant: str
+
+
+def _tag(tag: str | ByType, kind: EventType) -> _Tag:
+    if isinstance(tag, ByType):
+        return _Tag(None, clean_tag(tag.values.get(kind)))
+    return _Tag(tag if tag in kind.__struct_fields__ else None, UNKNOWN)
+
+
+def _getter(fields: Sequence[str]) -> Callable[[Any], Any]:
+    return attrgetter(*fields) if fields else _nothing
+
+
+def _nothing(event: Any) -> None:
+    return None
+
+
 class Rollup:
-    """Windowed aggregate. Each key tag is a field of the event, or a ``ByType``."""
+    """Windowed aggregate. Each key tag is a field of the events, ``unknown`` for types that lack it, or a ``ByType``.
+    ``windows``: the finest first, each made of whole windows of the one before."""
 
     def __init__(
         self,
@@ -59,21 +86,48 @@ class Rollup:
         self.measures = dict(measures)
         self.fields: Tags = tuple(measures)
         self.windows: Mapping[str, Tumbling] = {window.name: window for window in windows}
+        #: Window sizes, the finest first, with the name under which the rows of each are kept.
+        self.tables: Sequence[tuple[Tumbling, str]] = [(window, self.table(window)) for window in windows]
         self.types: frozenset[EventType] = frozenset().union(*(m.types for m in measures.values()))
-        self._tags = tuple(key)
         self._measures: tuple[Measure, ...] = tuple(measures.values())
+        self._merges = tuple(measure.merge for measure in self._measures)
+        self._tags: Mapping[EventType, tuple[_Tag, ...]] = {
+            kind: tuple(_tag(tag, kind) for tag in key) for kind in self.types
+        }
+        #: How to read, of each type of event, what tells its row from others. See ``joined``.
+        self.key_of: Mapping[EventType, Callable[[Any], Any]] = {
+            kind: _getter([tag.field for tag in tags if tag.field is not None])
+            for kind, tags in self._tags.items()
+        }
+        self._joined: dict[tuple[EventType, Any], str] = {}
         if _SEPARATOR in name or not self.key:
             raise ValueError(f"rollup {name!r} needs a plain name and at least one key tag")
+        for finer, coarser in itertools.pairwise(windows):
+            if coarser.seconds % finer.seconds:
+                raise ValueError(
+                    f"rollup {name!r}: {coarser.name} is not made of whole windows of {finer.name}"
+                )
 
     def __repr__(self) -> str:
         return f"Rollup({self.name!r})"
 
     def tags(self, event: Any) -> Tags:
         """Values of the key tags of this event, in the order of ``key``."""
-        return tuple(
-            clean_tag(getattr(event, tag, None) if isinstance(tag, str) else tag.values.get(type(event)))
-            for tag in self._tags
-        )
+        kind = type(event)
+        return tuple(self.joined(kind, self.key_of[kind](event)).split(_SEPARATOR))
+
+    def joined(self, kind: EventType, raw: Any) -> str:
+        """The key tags, cleaned and joined, of an event of type ``kind`` whose ``key_of`` is ``raw``."""
+        joined = self._joined.get((kind, raw))
+        if joined is None:
+            tags = self._tags[kind]
+            values = iter(raw if isinstance(raw, tuple) else (raw,))
+            cleaned = [tag.constant if tag.field is None else clean_tag(next(values)) for tag in tags]
+            joined = _SEPARATOR.join(cleaned)
+            if len(self._joined) >= KEYS_REMEMBERED:
+                self._joined.clear()
+            self._joined[kind, raw] = joined
+        return joined
 
     def table(self, window: Tumbling) -> str:
         """Name under which the rows of one window size are kept."""
@@ -100,10 +154,13 @@ class Rollup:
         return tuple(measure.empty() for measure in self._measures)
 
     def of(self, events: Sequence[Any]) -> Cells:
-        return tuple(measure.of(events) for measure in self._measures)
+        return tuple([measure.of(events) for measure in self._measures])
 
     def merge(self, one: Cells, other: Cells) -> Cells:
-        return tuple(measure.merge(a, b) for measure, a, b in zip(self._measures, one, other, strict=True))
+        return tuple([merge(a, b) for merge, a, b in zip(self._merges, one, other, strict=True)])
+
+    def merged(self, many: Sequence[Cells]) -> Cells:
+        return many[0] if len(many) == 1 else functools.reduce(self.merge, many)
 
     def pack(self, cells: Cells) -> bytes:
         return _encode([measure.pack(cell) for measure, cell in zip(self._measures, cells, strict=True)])

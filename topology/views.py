@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from schemas.canonical import canonical
+from schemas.identity import identity
 from schemas.reading import Refusal
 from topology.agents import Agent
 from topology.batch import Batch, LogEvent
@@ -34,12 +35,14 @@ class View:
         self._reading = reading
         self._parts = parts
         self._after = reading.positions[agent.name]
-        self._taken: set[Position] = set()
+        #: Types of events that were looked at.
+        self._taken: set[type] = set()
         self._late: set[Position] = set()
         self._dead: set[Position] = set()
 
     async def fold(self, rollup: Rollup) -> None:
         """Fold the batch; an event that cannot be folded becomes a dead letter of this agent."""
+        self._taken |= rollup.types
         try:
             await self._fold(rollup, self._batch.events)
         except EventsinkError:
@@ -56,19 +59,17 @@ class View:
                     await self._bury(event, error)
 
     async def _fold(self, rollup: Rollup, events: Sequence[LogEvent]) -> None:
-        folded = await fold(
+        self._late |= await fold(
             rollup,
             events,
             self._reading.rows,
             after=self._after,
             horizon=lambda: self._reading.horizon,
         )
-        self._taken |= folded.taken
-        self._late |= folded.late
 
     async def archive(self) -> None:
         """Keep every event; waits while the archive is away."""
-        self._taken.update(event.position for event in self._batch.events)
+        self._taken.update(self._batch.types)
         raw = [_raw(event) for event in self._batch.events if event.position > self._after]
         if not raw:
             return
@@ -102,19 +103,18 @@ class View:
     def count(self, group: str) -> None:
         """Tell the metrics what became of each event of the batch, and whether that adds up."""
         types = self._agent.types
-        dead = self._dead
-        late = self._late - dead
-        folded = self._taken - late - dead
-        ignored = sum(
-            1
-            for event in self._batch.events
-            if types is not None and type(event.event) not in types and event.position not in dead
-        )
+        late = self._late - self._dead
+        taken = ignored = 0
+        for kind, count in self._batch.types.items():
+            if kind in self._taken:
+                taken += count
+            elif types is not None and kind not in types:
+                ignored += count
         outcomes: dict[Outcome, int] = {
-            "dead": len(self._batch.dead) + len(dead),
+            "dead": len(self._batch.dead) + len(self._dead),
             "duplicate": len(self._batch.duplicates),
             "late": len(late),
-            "folded": len(folded),
+            "folded": taken - len(late) - len(self._dead),
             "ignored": ignored,
         }
         metrics = self._parts.metrics
@@ -123,14 +123,22 @@ class View:
 
 
 def _raw(event: LogEvent) -> RawEvent:
-    identity = event.identity
+    occurred = event.event
     return RawEvent(
-        id=f"p:{event.position}" if identity is None else f"i:{identity.hex()}",
+        id=_raw_id(event),
         position=event.position,
         time=event.time_ms,
         received=event.received_ms,
-        type=event.event.type,
-        space_id=getattr(event.event, "space_id", None),
-        event=canonical(event.event, time_ms=event.time_ms, id=event.event.id),
+        type=occurred.type,
+        space_id=getattr(occurred, "space_id", None),
+        event=canonical(occurred, time_ms=event.time_ms, id=occurred.id),
         original=event.original,
     )
+
+
+def _raw_id(event: LogEvent) -> str:
+    """By what its producer repeats it, else by its place."""
+    occurred = event.event
+    if occurred.id is None or occurred.time is None:
+        return f"p:{event.position}"
+    return f"i:{identity(occurred.source, occurred.id, occurred.time).hex()}"

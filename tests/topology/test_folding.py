@@ -31,7 +31,7 @@ WINDOWS = (MINUTE, HOUR, DAY)
 
 
 def at(offset: int, time_s: int, event: FileUploaded | FileDeleted | LoggedIn) -> LogEvent:
-    return LogEvent(position(0, offset), time_s * 1000, time_s * 1000, event, None, b"")
+    return LogEvent(position(0, offset), time_s * 1000, time_s * 1000, event, b"")
 
 
 def uploaded(space: str | None, size: int) -> FileUploaded:
@@ -64,9 +64,8 @@ class Rows:
 
     async def fold(
         self, events: Sequence[LogEvent], after: Position = NOWHERE, horizon_s: int | None = None
-    ) -> tuple[set[Position], set[Position]]:
-        folded = await fold(storage, events, self.cache, after=after, horizon=lambda: horizon_s)
-        return folded.taken, folded.late
+    ) -> set[Position]:
+        return await fold(storage, events, self.cache, after=after, horizon=lambda: horizon_s)
 
     async def save(self) -> None:
         await self.cache.save(self.cache.dirty(lambda _: True))
@@ -93,8 +92,9 @@ async def test_an_event_counts_in_its_minute_its_hour_and_its_day(state: SqliteS
 
 async def test_events_of_other_types_are_not_taken(state: SqliteState) -> None:
     rows = Rows(state)
-    taken, late = await rows.fold([at(0, TIME, LoggedIn()), at(1, TIME, uploaded(None, 5))])
-    assert (taken, late) == ({position(0, 1)}, set())
+    late = await rows.fold([at(0, TIME, LoggedIn()), at(1, TIME, uploaded(None, 5))])
+    assert late == set()
+    assert rows.cache.unsaved == 3
     assert await rows.value("unknown", 0, "bytes_added") == 5
 
 
@@ -131,13 +131,12 @@ async def test_rows_saved_at_different_positions_come_to_the_same_numbers(
         assert {s: await again.value(s, window, "bytes_added") for s in "xyz"} == expected
 
 
-async def test_what_the_agent_saved_is_not_folded_again_but_still_counted_as_taken(
+async def test_what_the_agent_saved_is_not_folded_again(
     state: SqliteState,
 ) -> None:
     rows = Rows(state)
     events = [at(n, TIME, uploaded("x", 1)) for n in range(4)]
-    taken, _ = await rows.fold(events, after=position(0, 1))
-    assert len(taken) == 4
+    await rows.fold(events, after=position(0, 1))
     assert await rows.value("x", 0, "bytes_added") == 2
 
 
@@ -147,8 +146,8 @@ async def test_windows_before_the_horizon_are_late_and_later_ones_of_the_same_ev
     #  21:00   21:01   21:02
     #  [event--)       |horizon         1m: gone    1h and 1d: open
     rows = Rows(state)
-    taken, late = await rows.fold([at(0, TIME, uploaded("x", 1))], horizon_s=TIME + 120)
-    assert taken == late == {position(0, 0)}
+    late = await rows.fold([at(0, TIME, uploaded("x", 1))], horizon_s=TIME + 120)
+    assert late == {position(0, 0)}
     assert [await rows.value("x", window, "bytes_added") for window in range(3)] == [0, 1, 1]
 
 
@@ -156,7 +155,7 @@ async def test_a_window_that_ends_at_the_horizon_is_late_and_the_next_one_is_not
     state: SqliteState,
 ) -> None:
     rows = Rows(state)
-    _, late = await rows.fold(
+    late = await rows.fold(
         [at(0, TIME + 59, uploaded("x", 1)), at(1, TIME + 60, uploaded("x", 1))],
         horizon_s=TIME + 60,
     )

@@ -166,6 +166,29 @@ async def test_a_message_that_our_own_producer_sends_again_is_recognised(stores:
     assert again.duplicates == [position(0, 9, 0), position(0, 9, 1)]
 
 
+async def test_an_event_of_a_stamped_message_goes_by_its_own_id_where_it_brings_one(stores: Stores) -> None:
+    own = login(id="own", time=NOW).body
+    taking = intake(stores)
+    await taking.admit([Message(0, own)], epoch=0, reading=1)
+    for lines in ([own, login().body, login().body], [login().body, own, login().body]):
+        stamped = Message(lines.index(own) + 5, b"\n".join(lines), NDJSON, f"id-{lines.index(own)}", NOW - 1)
+        batch = await taking.admit([stamped], epoch=0, reading=1)
+        assert batch.duplicates == [position(0, stamped.offset, lines.index(own))]
+        assert len(batch.events) == 2
+
+
+async def test_a_stamped_message_finds_itself_in_a_replay_and_another_one_is_no_repetition(
+    stores: Stores,
+) -> None:
+    stamped = Message(3, b"\n".join([login().body] * 3), NDJSON, "one", NOW - 1)
+    taking = intake(stores)
+    for _ in range(2):
+        assert len((await taking.admit([stamped], epoch=0, reading=1)).events) == 3
+    for change in ({"event_id": "other"}, {"received_ms": NOW}, {"event_id": None}, {"received_ms": None}):
+        other = stamped._replace(offset=20 + len(str(change)), **change)  # type: ignore[arg-type]
+        assert (await taking.admit([other], epoch=0, reading=1)).duplicates == []
+
+
 async def test_source_id_and_time_together_tell_a_repetition(stores: Stores) -> None:
     same: dict[str, object] = {"source": "s", "id": "1", "time": NOW}
     others: list[dict[str, object]] = [{"source": "t"}, {"id": "2"}, {"time": NOW + 1}]
