@@ -185,7 +185,7 @@ async def test_a_stamped_message_finds_itself_in_a_replay_and_another_one_is_no_
     for _ in range(2):
         assert len((await taking.admit([stamped], epoch=0, reading=1)).events) == 3
     for change in ({"event_id": "other"}, {"received_ms": NOW}, {"event_id": None}, {"received_ms": None}):
-        other = stamped._replace(offset=20 + len(str(change)), **change)  # type: ignore[arg-type]
+        other = stamped._replace(offset=20 + len(str(change)), **change)
         assert (await taking.admit([other], epoch=0, reading=1)).duplicates == []
 
 
