@@ -17,10 +17,14 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TypeVar
 
-import uvloop
 from aiohttp import web
 
 from topology.errors import Unavailable
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # it is not made for every system; asyncio's own loop does the same, slower
+    from asyncio import new_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +45,13 @@ def clock_ms() -> int:
 
 
 def run(main: Coroutine[None, None, None]) -> None:
-    """Run a process's main coroutine on uvloop. SIGTERM or SIGINT cancels it, once: it unwinds what it opened,
+    """Run a process's main coroutine, on uvloop where it is available. SIGTERM or SIGINT cancels it, once: it unwinds what it opened,
     and that is a clean end. What it raises is raised here."""
     # Batches are many small objects without cycles, which the default thresholds make the collector walk over
     # and over (docs/performance.md). What the imports made is never garbage.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_until_signalled(main))
 
 
