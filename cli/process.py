@@ -22,9 +22,11 @@ from aiohttp import web
 from topology.errors import Unavailable
 
 try:
-    from uvloop import new_event_loop
+    import uvloop
 except ImportError:  # it is not made for every system; asyncio's own loop does the same, slower
-    from asyncio import new_event_loop
+    NEW_LOOP: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    NEW_LOOP = uvloop.new_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +47,13 @@ def clock_ms() -> int:
 
 
 def run(main: Coroutine[None, None, None]) -> None:
-    """Run a process's main coroutine, on uvloop where it is available. SIGTERM or SIGINT cancels it, once: it unwinds what it opened,
-    and that is a clean end. What it raises is raised here."""
+    """Run a process's main coroutine, on uvloop where it is available. SIGTERM or SIGINT cancels it, once: it
+    unwinds what it opened, and that is a clean end. What it raises is raised here."""
     # Batches are many small objects without cycles, which the default thresholds make the collector walk over
     # and over (docs/performance.md). What the imports made is never garbage.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=NEW_LOOP) as runner:
         runner.run(_until_signalled(main))
 
 
