@@ -163,7 +163,9 @@ class Running:
 
     async def ready(self) -> Mapping[str, str | None]:
         """Each dependency, and what it said where it does not work."""
-        found: dict[str, str | None] = {"log": await _answer(self._part.log.end_offset)}
+        found: dict[str, str | None] = {"log": _blocked(self._part.log)}
+        if found["log"] is None:
+            found["log"] = await _answer(self._part.log.end_offset)
         if self._flow is not None:
             found["state"] = None
             found[self._part.raw_events.name] = None
@@ -187,6 +189,17 @@ class Running:
                 if forgotten:
                     log.info("forgot %d messages that are beyond the retention of the log", forgotten)
             await asyncio.sleep(TRIM_EVERY_S)
+
+
+def _blocked(log: Log) -> str | None:
+    """A broker that is short of memory or disk answers every question, and takes no event."""
+    if isinstance(log, SqliteLog):
+        return None
+    from topology.rabbitmq_log import RabbitLog  # who stays embedded does not load the AMQP client
+
+    if isinstance(log, RabbitLog) and log.publisher.blocked is not None:
+        return f"the broker takes nothing: {log.publisher.blocked}"
+    return None
 
 
 async def _answer(call: Callable[[], Awaitable[object]]) -> str | None:

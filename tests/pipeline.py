@@ -161,13 +161,13 @@ class Pipeline:
 
         await self.until(counted)
 
-    async def goes_nowhere(self) -> None:
-        """Returns when everything that was published has been counted and saved, to the end of the log."""
+    async def rests(self) -> None:
+        """Returns when everything that the log has is counted and saved. Not while the feed feeds."""
 
-        async def rests() -> bool:
+        async def counted() -> bool:
             return await self._counted() >= len(self.published) and await self._at_rest()
 
-        await self.until(rests)
+        await self.until(counted)
 
     async def comes_out_exact(self, lost: Collection[int] = ()) -> None:
         """End the feed, and prove that every event published, but for those ``lost``, is in the numbers and in the

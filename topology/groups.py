@@ -283,8 +283,8 @@ class Group:
             return
         reading.told = first
         log.error(
-            "data at risk: the log was cut before it was read: up to %d message(s) are gone for group %s, "
-            "reading on at the first that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
+            "data at risk: the log was cut before it was read: up to %d message(s) are gone for group %s, reading "
+            "on at the first that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
             first - offset - 1,
             self.name,
         )
