@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cli.secret import Secret, SecretUrl
+from schemas.times import from_rfc3339
+from topology.log import LogStart
 
 
 class Wrong(Exception):
@@ -144,6 +146,18 @@ def count(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", value) or int(value) == 0:
         raise Wrong(f"is {_quote(value)}: write a whole number from 1 up")
     return int(value)
+
+
+def log_start(value: str) -> LogStart:
+    match value:
+        case "first":
+            return "first"
+        case "last":
+            return "last"
+    ms = from_rfc3339(value)
+    if ms is None:
+        raise Wrong(f"is {_quote(value)}: write first, last or a time, for example 2026-01-31T00:00:00Z")
+    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def log_format(value: str) -> str:

@@ -126,6 +126,7 @@ class Running:
                 clock_ms=clock_ms,
                 checkpoint_every=settings.checkpoint_every,
                 keep=settings.keep,
+                log_start=settings.log.start,
             ),
         )
         await flow.start()

@@ -18,6 +18,7 @@ from typing import TypeVar
 from cli import kinds
 from cli.secret import Secret, SecretUrl
 from topology.errors import SettingsError
+from topology.log import LogStart
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_LOG_QUEUE": "stream queue of the log [eventsink.log]",
     "EVENTSINK_LOG_MAX_AGE": "how long the log keeps events [14D]",
     "EVENTSINK_LOG_MAX_BYTES": "how much the log keeps [20GB]",
+    "EVENTSINK_LOG_START": "where a group begins that saved no position: first, last or a time [first]",
     "EVENTSINK_INFLUX_URL": "server of the rollups [embedded]",
     "EVENTSINK_INFLUX_TOKEN": "its token",
     "EVENTSINK_INFLUX_ORG": "its organisation [eventsink]",
@@ -62,13 +64,15 @@ DATABASE_FILE = "eventsink.db"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """The log. ``max_age`` in RabbitMQ's own words (``14D``)."""
+    """The log. ``max_age`` in RabbitMQ's own words (``14D``). ``start`` is where a group begins that has no saved
+    position."""
 
     url: SecretUrl
     exchange: str
     queue: str
     max_age: str
     max_bytes: int
+    start: LogStart
 
     @property
     def max_age_span(self) -> timedelta:
@@ -254,6 +258,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
             queue=read("EVENTSINK_LOG_QUEUE", "eventsink.log", kinds.amqp_name),
             max_age=read("EVENTSINK_LOG_MAX_AGE", "14D", kinds.age),
             max_bytes=read("EVENTSINK_LOG_MAX_BYTES", "20GB", kinds.size),
+            start=read("EVENTSINK_LOG_START", "first", kinds.log_start),
         ),
         influx=None
         if influx_url is None

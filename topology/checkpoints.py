@@ -94,6 +94,12 @@ class Checkpoints:
             self._purged_ms = now
             await self._purge(reading, state, state.horizon)
 
+    async def save_beginning(self, reading: Reading) -> None:
+        """Save where a reading begins that has folded nothing yet. Waits while the store is away; raises
+        ``Superseded``."""
+        await self.owned()
+        await self._save_group(self._state(reading))
+
     async def _save_group(self, state: GroupState) -> None:
         parts = self._parts
         await parts.outages.ridden_out("state", lambda: parts.store.save_group(self._group, state))

@@ -20,9 +20,9 @@ from topology.delivery import SEEK_EVERY_S, Delivery
 from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
-from topology.log import LogReader, LogReplaced
+from topology.log import LogReader, LogReplaced, message_before
 from topology.parts import GroupParts
-from topology.position import NOWHERE, Position, place
+from topology.position import MAX_INDEX, NOWHERE, Position, place, position
 from topology.reading import ALLOWED_DISORDER_MS, Reading
 from topology.rollups import Rollup
 from topology.rows import RowCache, Table
@@ -238,7 +238,7 @@ class Group:
         """Epoch and offset to read from: after what was handed out, or the first event of a new log."""
         read = reading.read_up_to
         if read == NOWHERE:
-            return await self._agreed_epoch(await self._parts.store.epoch()), 0
+            return await self._beginning(reading)
         was = place(read)
         match await self._same_log(read, reading.read_digest):
             case Seen.THERE:
@@ -250,6 +250,21 @@ class Group:
                 epoch = await self._agreed_epoch(await self._parts.store.raise_epoch(was.epoch))
                 self._tell_of_new_log(was.offset, epoch)
                 return epoch, 0
+
+    async def _beginning(self, reading: Reading) -> tuple[int, int]:
+        """Where a group begins that has read nothing. What it leaves out counts as read, and that is saved first: a
+        crash must not move the beginning past what came meanwhile."""
+        epoch = await self._agreed_epoch(await self._parts.store.epoch())
+        log_of_ours = self._parts.log
+        offset = await log_of_ours.offset_since(self._parts.log_start)
+        before = await message_before(log_of_ours, offset) if offset else None
+        if before is None:
+            return epoch, 0
+        reading.begin_after(position(epoch, before.offset, MAX_INDEX), before.digest())
+        async with self._checkpointing:
+            await self._started(self._checkpoints).save_beginning(reading)
+        log.info("group %s has no saved position and begins at message %d of the log", self.name, offset)
+        return epoch, before.offset + 1
 
     async def _same_log(self, read: Position, digest: bytes) -> Seen:
         """Whether the log still has this message, has cut it away, or is another log."""
@@ -386,8 +401,8 @@ class Group:
             end = await self._parts.log.end_offset()
         except Unavailable:
             return  # the reader waits for the log and says so; the last known lag stays
-        for agent, position in reading.positions.items():
-            behind = end if position == NOWHERE else max(0, end - place(position).offset - 1)
+        for agent, at in reading.positions.items():
+            behind = end if at == NOWHERE else max(0, end - place(at).offset - 1)
             seconds = 0.0
             if behind and reading.watermark is not None:
                 seconds = max(0.0, (now - reading.watermark - ALLOWED_DISORDER_MS) / 1000)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import NamedTuple, Protocol
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, Protocol
 
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
@@ -21,6 +21,11 @@ JSON = "application/json"
 #: arrival in integer epoch milliseconds. So a resend of the same message is recognised.
 ID_HEADER = "x-eventsink-id"
 RECEIVED_HEADER = "x-eventsink-received"
+
+
+#: Where reading begins that has read nothing yet: at the first message, near the last one, at the next one to come,
+#: or at what arrived from a time on.
+LogStart = Literal["first", "last", "next"] | datetime
 
 
 class Outgoing(NamedTuple):
@@ -99,3 +104,19 @@ class Log(Protocol):
 
     async def end_offset(self) -> int:
         """The offset that the next message will get, as far as is known (may lag behind on a broker)."""
+
+    async def offset_since(self, start: LogStart) -> int:
+        """The offset from which a reading that begins at ``start`` reads; the end where nothing is left to read.
+
+        Never too late: what arrived at or after a time is in it, and messages from before that time may be. A broker
+        knows the arrival of what it wrote in one go (a chunk), not of each message, and ``last`` is its last chunk.
+        """
+
+
+async def message_before(log: Log, offset: int) -> Message | None:
+    """The message that comes before ``offset``, None if none is left: by it a reading that begins there knows its log
+    again. Raises ``Unavailable``."""
+    for before in range(offset - 1, max(-1, offset - 3), -1):  # a broker may keep one offset for itself
+        if (found := await log.message_at(before)) is not None:
+            return found
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from topology.log import Log
+from topology.log import Log, LogStart
 from topology.metrics import Metrics
 from topology.outages import Outages
 from topology.sinks import DeadLetters, RawEvents, RollupSink
@@ -17,7 +17,8 @@ from topology.state import StateStore
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupParts:
     """Open parts, and how often and how long. ``clock_ms`` is the wall clock, epoch milliseconds;
-    ``cache_bytes`` bounds the rows that a group holds in memory."""
+    ``cache_bytes`` bounds the rows that a group holds in memory; ``log_start`` is where a group begins that has no
+    saved position."""
 
     log: Log
     store: StateStore
@@ -30,4 +31,5 @@ class GroupParts:
     checkpoint_every: timedelta
     keep: timedelta
     cache_bytes: int = 16 << 20
+    log_start: LogStart = "first"
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

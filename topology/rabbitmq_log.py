@@ -20,7 +20,7 @@ from weakref import WeakSet
 from yarl import URL
 
 from topology.errors import Unavailable
-from topology.log import Message, Outgoing
+from topology.log import LogStart, Message, Outgoing
 from topology.rabbitmq import (
     Broker,
     Connection,
@@ -109,6 +109,12 @@ class RabbitLog:
     async def end_offset(self) -> int:
         """The offset that the next message will get."""
         return await self._asked(self._probes.end)
+
+    async def offset_since(self, start: LogStart) -> int:
+        """As ``Log.offset_since``; to the second, and to the chunk."""
+        if start == "first":
+            return 0
+        return await self._asked(lambda connection: self._probes.since(connection, start))
 
     @contextmanager
     def _login_may_come_back(self) -> Iterator[None]:

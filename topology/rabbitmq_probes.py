@@ -9,6 +9,7 @@ that answer is not there. All the same, nothing here concludes "empty" from sile
                        nothing until it exists
     "first"            the first that is left and on
     "last"             the last chunk and on; a chunk is what the broker wrote in one go
+    a timestamp        the first chunk that was written then or later, and on; if there is none, what is to come
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import aiormq.abc
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from topology.errors import Unavailable
-from topology.log import Message
+from topology.log import LogStart, Message
 from topology.rabbitmq import (
     CALL_LIMIT_S,
     Broker,
@@ -92,11 +94,23 @@ class Probes:
             await self._prove_empty(connection)
         return end
 
-    async def _first_from(self, connection: Connection, where: int | str) -> Message | None:
+    async def since(self, connection: Connection, start: LogStart) -> int:
+        """Where a reading begins that begins at ``start``."""
+        end = await self.end(connection)
+        if start == "next" or end == 0:
+            return end
+        found = await self._first_from(connection, start)
+        if found is None:
+            # Nothing is that young, or the broker is slow: as in ``message_at``.
+            await asyncio.sleep(SECOND_LOOK_S)
+            found = await self._first_from(connection, start)
+        return end if found is None else found.offset
+
+    async def _first_from(self, connection: Connection, where: int | str | datetime) -> Message | None:
         async with self._looking(connection, where, 1) as look:
             await look.round()
             found = look.first
-        if found is None and not isinstance(where, int):
+        if found is None and isinstance(where, str):
             await self._prove_empty(connection)
         return found
 
@@ -108,7 +122,9 @@ class Probes:
             raise Unavailable(f"{self._broker} does not deliver what the log holds: is it starting?")
 
     @asynccontextmanager
-    async def _looking(self, connection: Connection, where: int | str, prefetch: int) -> AsyncIterator[_Look]:
+    async def _looking(
+        self, connection: Connection, where: int | str | datetime, prefetch: int
+    ) -> AsyncIterator[_Look]:
         with unavailable(self._broker, "looking into the log"):
             try:
                 async with asyncio.timeout(CALL_LIMIT_S), _scanned_channel(connection, prefetch) as look:
@@ -149,7 +165,7 @@ class _Look:
         self.count = 0
         self.strange = False
 
-    async def begin(self, queue: str, where: int | str) -> None:
+    async def begin(self, queue: str, where: int | str | datetime) -> None:
         await self._channel.basic_consume(queue, not_scanned, arguments={OFFSET_HEADER: where})
 
     async def round(self) -> None:

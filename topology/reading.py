@@ -62,6 +62,11 @@ class Reading:
         reached = [at for at in self._watermarks.values() if at is not None]
         return min(reached) if len(reached) == len(self._watermarks) else None
 
+    def begin_after(self, last: Position, digest: bytes) -> None:
+        """Everything up to ``last`` is left out. Only where nothing was read."""
+        self.positions = dict.fromkeys(self.positions, last)
+        self.handed(last, digest)
+
     def handed(self, last: Position, digest: bytes) -> None:
         """A batch that ends here goes to the agents."""
         self.handed_up_to = last

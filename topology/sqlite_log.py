@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import timedelta
 
-from topology.log import LogReader, Message, Outgoing
+from topology.log import LogReader, LogStart, Message, Outgoing
 from topology.sqlite import Database
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,11 @@ class SqliteLog:
     async def end_offset(self) -> int:
         """The offset that the next message will get."""
         return await self._database.read(_end)
+
+    async def offset_since(self, start: LogStart) -> int:
+        """As ``Log.offset_since``; ``last`` is the last message. A message whose arrival nobody stamped counts as
+        younger than the last one before it that has one."""
+        return await self._database.read(lambda connection: _since(connection, start))
 
     async def trim(self, *, max_age: timedelta, max_bytes: int, now_ms: int) -> int:
         """Forget messages from the front: those received before ``now_ms - max_age``, and as many as the
@@ -164,6 +169,28 @@ def _end(connection: sqlite3.Connection) -> int:
     # SQLite keeps the highest offset ever given, whatever was deleted.
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
     return 0 if row is None else int(row[0]) + 1
+
+
+def _since(connection: sqlite3.Connection, start: LogStart) -> int:
+    end = _end(connection)
+    match start:
+        case "first":
+            return 0
+        case "next":
+            return end
+        case "last":
+            row = connection.execute("SELECT max(offset) FROM log").fetchone()
+            return end if row[0] is None else int(row[0])
+        case _:
+            ms = int(start.timestamp() * 1000)
+            (young,) = connection.execute(
+                "SELECT min(offset) FROM log WHERE received_ms >= ?", (ms,)
+            ).fetchone()
+            (old,) = connection.execute(
+                "SELECT max(offset) FROM log WHERE received_ms < ? AND offset < ?",
+                (ms, end if young is None else young),
+            ).fetchone()
+            return 0 if old is None else int(old) + 1
 
 
 def _append(connection: sqlite3.Connection, messages: Sequence[Outgoing]) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -245,7 +245,7 @@ def test_names_of_the_tests_and_of_others_are_ignored() -> None:
 
 
 def test_names_are_those_of_the_contract() -> None:
-    assert len(NAMES) == 24
+    assert len(NAMES) == 25
     assert all(name.startswith("EVENTSINK_") for name in NAMES)
 
 
@@ -356,3 +356,19 @@ def test_settings_are_frozen() -> None:
     settings = loaded({})
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.keep = timedelta(0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["first", "last"])
+def test_where_the_log_begins_may_be_a_word(text: str) -> None:
+    assert loaded({"EVENTSINK_LOG_START": text}).log.start == text
+
+
+def test_where_the_log_begins_may_be_a_time() -> None:
+    at = loaded({"EVENTSINK_LOG_START": "2026-01-31T12:00:00+01:00"}).log.start
+    assert at == datetime(2026, 1, 31, 11, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["next", "yesterday", "2026-01-31", "5"])
+def test_where_the_log_begins_is_nothing_else(text: str) -> None:
+    with pytest.raises(SettingsError, match="EVENTSINK_LOG_START .*first, last or a time"):
+        loaded({"EVENTSINK_LOG_START": text})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -204,6 +204,21 @@ async def test_first_and_end_bound_the_log(log: Log) -> None:
     assert (await log.first_offset(), await log.end_offset()) == (0, 10)
     await log.publish([event(10)])
     assert (await log.first_offset(), await log.end_offset()) == (0, 11)
+
+
+async def test_a_reading_may_begin_first_last_next_or_at_a_time(log: Log) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    assert await log.offset_since("first") == 0
+    for start in ("last", "next", before):
+        assert await log.offset_since(start) == await log.end_offset()
+    stamp = int(datetime.now(UTC).timestamp() * 1000)
+    await log.publish([Outgoing(b"%d" % number, JSON, None, stamp) for number in range(20)])
+    end = await log.end_offset()
+    assert await log.offset_since("first") == 0
+    assert 0 < await log.offset_since("next") == end
+    assert await log.offset_since("last") < end
+    assert await log.offset_since(before) <= (await log.first_offset() or 0)
+    assert await log.offset_since(datetime.now(UTC) + timedelta(hours=1)) == end
 
 
 async def test_digests_tell_messages_apart_and_stay_the_same(place: Place, log: Log) -> None:

@@ -1,0 +1,115 @@
+"""Where a group begins that has no saved position: EVENTSINK_LOG_START."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.topology.engine import NOW_MS, Engine, publish, rollup
+from tests.topology.stores import Stores, opened
+from topology.log import JSON, LogStart, Outgoing
+
+MINUTE = timedelta(minutes=1)
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
+    async with opened(tmp_path) as stores:
+        yield stores
+
+
+async def arrive(stores: Stores, *arrivals: tuple[int, datetime]) -> None:
+    """Uploads of so many bytes, each with its arrival."""
+    await stores.log.publish(
+        [
+            Outgoing(
+                b'{"type":"storage.file_uploaded","time":%d,"file_id":"f%d","space_id":"s","bytes":%d}'
+                % (NOW_MS, size, size),
+                JSON,
+                None,
+                int(at.timestamp() * 1000),
+            )
+            for size, at in arrivals
+        ]
+    )
+
+
+async def run(stores: Stores, start: LogStart, *, save: bool = True) -> Engine:
+    engine = Engine(stores)
+    engine.parts = dataclasses.replace(engine.parts, log_start=start)
+    await engine.start()
+    await engine.folded()
+    if save:
+        await engine.checkpoint()
+        await engine.stop()
+    return engine
+
+
+async def bytes_added(stores: Stores) -> int:
+    found = await rollup(stores, "space_storage", "1d")
+    return sum(fields["bytes_added"] for fields in found.values())
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("first", 1 + 2 + 4),
+        ("last", 4),
+        (NOON, 2 + 4),
+        (NOON + 2 * MINUTE, 4),
+        (NOON - MINUTE, 1 + 2 + 4),
+        (NOON + timedelta(days=1), 0),
+    ],
+)
+async def test_a_group_without_a_saved_position_begins_where_it_is_told(
+    stores: Stores, start: LogStart, expected: int
+) -> None:
+    await arrive(stores, (1, NOON - MINUTE), (2, NOON), (4, NOON + 2 * MINUTE))
+    await run(stores, start)
+    assert await bytes_added(stores) == expected
+
+
+async def test_a_saved_position_goes_before_the_setting(stores: Stores) -> None:
+    await arrive(stores, (1, NOON))
+    await run(stores, "first")
+    await arrive(stores, (2, NOON), (4, NOON))
+    await run(stores, "last")
+    assert await bytes_added(stores) == 1 + 2 + 4
+
+
+async def test_an_empty_log_has_nothing_to_leave_out(stores: Stores) -> None:
+    engine = await run(stores, "last", save=False)
+    await arrive(stores, (1, NOON), (2, NOON))
+    await engine.folded()
+    await engine.checkpoint()
+    await engine.stop()
+    assert await bytes_added(stores) == 1 + 2
+
+
+async def test_a_crash_before_the_first_checkpoint_does_not_move_the_beginning(stores: Stores) -> None:
+    await arrive(stores, (1, NOON), (2, NOON))
+    engine = await run(stores, "last", save=False)
+    await arrive(stores, (4, NOON), (8, NOON))
+    await engine.folded()
+    await engine.crash()
+    await run(stores, "last")
+    assert await bytes_added(stores) == 2 + 4 + 8
+
+
+async def test_a_log_that_began_late_is_no_cut_log_and_no_new_one(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    await arrive(stores, (1, NOON), (2, NOON))
+    await run(stores, "last")
+    await run(stores, "last")
+    await publish(stores, [])
+    assert await bytes_added(stores) == 2
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
+    saved = await stores.state.read_group("rollups")
+    assert saved is not None
+    assert saved.generation == 2
