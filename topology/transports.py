@@ -1,14 +1,17 @@
 """Faust over a log: the transports behind ``faust.App(broker=URL("amqp://…"))`` and ``URL("sqlite:///…")``.
 
-| Faust                 | here                                                              |
-| topic                 | a group's reading of the log                                      |
-| TP (topic, partition) | (group, 0)                                                        |
-| message value         | a micro-batch: what came since the last fetch, up to a limit      |
-| offset                | the number of the batch; a group knows itself where it is         |
-| commit                | nothing to do: a group saves its own checkpoints                  |
+| Faust                 | here                                                                     |
+| topic                 | a reading of the app's one log                                           |
+| TP (topic, partition) | (topic, 0)                                                               |
+| message               | a message of the log, or with ``Batches`` all that came since the last   |
+| offset                | the offset in the log (``x-stream-offset``)                              |
+| timestamp             | when the message arrived, where its producer said so                     |
+| headers               | ``content-type``, ``x-eventsink-id``, ``x-eventsink-received``           |
+| seek                  | read again from that offset                                              |
+| commit                | nothing: a stream keeps no positions, whoever needs some saves his own   |
 
-By default the value of a message is a tuple of ``topology.log.Message``, read from the first one.
-Whoever keeps positions gives each topic a source of its own (``LogTransport.sources``).
+Where a topic begins is in the URL (``?start=``, see ``topology.following``), or is said by ``LogTransport.begin``.
+Whoever keeps positions of another kind gives each topic a source of its own (``LogTransport.use``).
 
 Faust finds these classes by the entry-point group ``faust.transports``. Hand it ``yarl.URL`` objects:
 it splits strings at ``,`` and ``;`` and reads ``sqlite:/x`` as Kafka.
@@ -19,12 +22,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from faust.exceptions import ImproperlyConfigured
 from faust.transport.base import Transport
 from faust.transport.consumer import Consumer
 from faust.transport.producer import Producer
@@ -32,63 +35,84 @@ from faust.types import TP, ConsumerMessage, RecordMetadata
 from yarl import URL
 
 from topology import sqlite_log
-from topology.log import JSON, Log, LogReplaced, Outgoing
+from topology.feeds import CONTENT_TYPE_HEADER, Batches, BatchFeed, Feed, MessageFeed, Record, Source
+from topology.following import Following, read_start
+from topology.log import ID_HEADER, JSON, RECEIVED_HEADER, Log, LogStart, Outgoing
 from topology.sqlite import Database
 from topology.sqlite_log import SqliteLog
 from topology.uuid7 import uuid7
 
-#: A source yields the values of one topic without end; it is asked for the next only when there is room.
-Source = Callable[[], AsyncIterator[object]]
-
 #: These are services of Faust's, and log with its others.
 logger = logging.getLogger("faust.transport.log")
 
+__all__ = [
+    "AmqpTransport",
+    "Batches",
+    "LogConsumer",
+    "LogProducer",
+    "LogTransport",
+    "Source",
+    "SqliteTransport",
+]
+
 EXCHANGE = "clowder.metrics"
 QUEUE = "eventsink.log"
-
-MOST_MESSAGES = 2000
-MOST_BYTES = 1 << 20
-FETCH_TIMEOUT = timedelta(seconds=1)
+#: What we read of the URL; all else is aio-pika's.
+OURS = ("exchange", "queue", "start")
 
 
-class _Feed:
-    """Pulls one topic's source ahead of Faust, by one value, in a task of its own: topics do not wait for
-    each other."""
+class _Unread(dict[TP, int | None]):
+    """Faust remembers what it read of each topic and drops what is not beyond it. Feeds give each message once and
+    in order, and begin again after a seek or with a new log: so there is nothing to remember."""
 
-    def __init__(self, source: Source, arrived: asyncio.Event) -> None:
-        self._source = source
-        self._arrived = arrived
-        self._queue: asyncio.Queue[object] = asyncio.Queue(1)
-        self._number = 0
+    def __missing__(self, tp: TP) -> None:
+        return None
 
-    async def run(self) -> None:
-        async for value in self._source():
-            await self._queue.put(value)
-            self._arrived.set()
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        """Forgotten."""
 
-    def take(self) -> tuple[int, object] | None:
-        if self._queue.empty():
-            return None
-        self._number += 1
-        return self._number, self._queue.get_nowait()
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Forgotten."""
+
+
+class _FedMessage(ConsumerMessage):
+    """Knows which feed it came from."""
+
+    feed: Feed
 
 
 class LogConsumer(Consumer):
-    """Every topic is assigned to this process, with one partition, as soon as it is subscribed to."""
+    """Every topic is assigned to this process, with one partition, as soon as it is subscribed to.
+
+    Outages of the broker end nothing: reading waits, and goes on after the last message that was handed out. The
+    app crashes with a ``SettingsError`` where the broker can never be used so (a refused login, a queue that is no
+    stream), and with ``ImproperlyConfigured`` where it uses what only Kafka has.
+    """
 
     transport: LogTransport
     logger = logger
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._feeds: dict[TP, _Feed] = {}
+        self._feeds: dict[TP, Feed] = {}
+        self._running: dict[TP, asyncio.Future[None]] = {}
+        #: Assigned as well, and nothing comes of them: Faust's own, for ``on_leader`` of one process.
+        self._silent: set[TP] = set()
         self._arrived = asyncio.Event()
         self._generation = 0
+        self._read_offset = _Unread()
 
     async def on_start(self) -> None:
+        """Faust's start of a service."""
+        if self.app.tables:
+            raise ImproperlyConfigured(
+                f"the app has tables ({', '.join(self.app.tables)}), and those need Kafka's changelog topics: keep "
+                "state in a database of your own, with the offset beside it"
+            )
         await self.transport.open()
 
     async def on_shutdown(self) -> None:
+        """Faust's end of a service."""
         await self.transport.close()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
@@ -101,19 +125,45 @@ class LogConsumer(Consumer):
 
     async def _assign(self, assigned: set[TP], generation: int) -> None:
         for tp in assigned - self._feeds.keys():
-            feed = self._feeds[tp] = _Feed(self.transport.source(tp.topic), self._arrived)
-            self.add_future(self._run(feed))
+            if tp.topic in self.randomly_assigned_topics:
+                self._silent.add(tp)
+            else:
+                self._feed(tp)
         await self.on_partitions_assigned(assigned, generation)
 
-    async def _run(self, feed: _Feed) -> None:
+    def _feed(self, tp: TP, start: int | None = None) -> None:
+        source = self.transport.source(tp.topic)
+        if source is not None:
+            feed = Feed(source, self._arrived)
+        else:
+            kind = BatchFeed if self._by_batches(tp.topic) else MessageFeed
+            feed = kind(self.transport.following(tp.topic, start).batches, self._arrived)
+        self._feeds[tp] = feed
+        self._running[tp] = self.add_future(self._run(feed))
+
+    def _by_batches(self, topic: str) -> bool:
+        kinds = {isinstance(each.schema, Batches) for each in self.app.topics if topic in each.topics}
+        if len(kinds) > 1:
+            raise ImproperlyConfigured(
+                f"the topic {topic!r} is read both by messages and by batches: give one of them another name"
+            )
+        return True in kinds
+
+    async def _run(self, feed: Feed) -> None:
         try:
             await feed.run()
         except Exception as error:  # noqa: BLE001 - Faust's way to stop the application with the reason
             await self.crash(error)
 
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """What came. Nothing that was read before a seek."""
+        async for tp, message in super().getmany(timeout):
+            if cast(_FedMessage, message).feed is self._feeds.get(tp):
+                yield tp, message
+
     async def _getmany(
         self, active_partitions: set[TP] | None, timeout: float
-    ) -> Mapping[TP, list[tuple[int, object]]]:
+    ) -> Mapping[TP, list[tuple[Feed, Record]]]:
         wanted = self._feeds.keys() if active_partitions is None else active_partitions
         self._arrived.clear()
         records = self._taken(wanted)
@@ -122,44 +172,62 @@ class LogConsumer(Consumer):
             records = self._taken(wanted)
         return records
 
-    def _taken(self, wanted: Iterable[TP]) -> dict[TP, list[tuple[int, object]]]:
+    def _taken(self, wanted: Iterable[TP]) -> dict[TP, list[tuple[Feed, Record]]]:
         records = {}
         for tp in wanted:
             feed = self._feeds.get(tp)
-            if feed is not None and (record := feed.take()) is not None:
-                records[tp] = [record]
+            if feed is not None and (taken := feed.take()):
+                records[tp] = [(feed, record) for record in taken]
         return records
 
-    def _to_message(self, tp: TP, record: tuple[int, object]) -> ConsumerMessage:
-        number, value = record
-        return ConsumerMessage(
+    def _to_message(self, tp: TP, record: tuple[Feed, Record]) -> ConsumerMessage:
+        feed, came = record
+        message = _FedMessage(
             tp.topic,
             tp.partition,
-            number,
-            timestamp=time.time(),
+            came.offset,
+            timestamp=came.timestamp,
             timestamp_type=0,
-            headers=None,
+            headers=came.headers,
             key=None,
-            value=cast(Any, value),  # a batch, which the topic's schema knows
+            value=cast(Any, came.value),  # bytes, or a batch, which the topic's schema knows
             checksum=None,
             tp=tp,
             # Without it the stream drops the message in silence.
             generation_id=self.app.consumer_generation_id,
         )
+        message.feed = feed
+        return message
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        """Read the topic again from ``offset``, or from the first that is left if that was cut off. Messages that
+        are in the app's streams already still come. Nothing for a topic with a source of its own."""
+        if self.transport.source(partition.topic) is not None or partition in self._silent:
+            return
+        running = self._running.pop(partition, None)
+        if running is not None:
+            running.cancel()
+        self._feed(partition, offset)
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """As ``seek``, several at once."""
+        for tp, offset in partitions.items():
+            await self.seek(tp, offset)
 
     # -- what Kafka keeps and a log does not --
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         return True
 
+    def _new_offset(self, tp: TP) -> int | None:
+        # Offsets of a log have gaps, which Faust would wait to see filled.
+        acked, self._acked[tp] = self._acked[tp], []
+        self._acked_index[tp].clear()
+        return max(acked) + 1 if acked else None
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Nothing is committed: topics begin where the transport says."""
         return {}
-
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        """Positions are the sources' own."""
-
-    async def _seek(self, partition: TP, offset: int) -> None:
-        """Positions are the sources' own."""
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)
@@ -168,38 +236,51 @@ class LogConsumer(Consumer):
         """Topics need no declaration: they are readings of the log, which ``open`` declared."""
 
     def assignment(self) -> set[TP]:
-        return set(self._feeds)
+        """Every topic that was subscribed to."""
+        return self._feeds.keys() | self._silent
 
     def highwater(self, tp: TP) -> int:
+        """Unknown without asking the broker; ``highwaters`` does."""
         return 0
 
     def topic_partitions(self, topic: str) -> int | None:
+        """One."""
         return 1
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        return dict.fromkeys(partitions, 0)
+        """The lowest offset that the log still has."""
+        return dict.fromkeys(partitions, await self.transport.log.first_offset() or 0)
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        return dict.fromkeys(partitions, 0)
+        """The offset that the next message will get."""
+        return dict.fromkeys(partitions, await self.transport.log.end_offset())
 
     async def position(self, tp: TP) -> int | None:
+        """Positions are those who read's."""
         return None
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int:
+        """There is one partition."""
         return 0
 
 
 class LogProducer(Producer):
-    """Appends to the log, whatever the topic: topics are readings of it."""
+    """Appends to the log, whatever the topic: topics are readings of it.
+
+    Raises ``Unavailable`` while the broker does not take messages (then send the same again), ``ValueError`` for
+    what a message of the log cannot carry: a key, or headers other than ``content-type`` and ``x-eventsink-id``.
+    """
 
     transport: LogTransport
     logger = logger
 
     async def on_start(self) -> None:
+        """Faust's start of a service."""
         await super().on_start()
         await self.transport.open()
 
     async def on_shutdown(self) -> None:
+        """Faust's end of a service."""
         await self.transport.close()
 
     async def send_and_wait(
@@ -209,26 +290,40 @@ class LogProducer(Producer):
         value: bytes | None,
         partition: int | None,
         timestamp: float | None,
-        headers: object,
+        headers: Any,
         *,
         transactional_id: str | None = None,
     ) -> RecordMetadata:
-        """Append one message; durable when this returns."""
-        now_ms = int(time.time() * 1000)
-        message = Outgoing(value or b"", JSON, str(uuid7(now_ms)), now_ms)
-        await self.transport.log.publish([message])
-        tp = TP(topic, 0)
-        return RecordMetadata(topic, 0, tp, -1, now_ms / 1000, 0)
+        """Append one message; durable when this returns. The offset in the answer is -1: a broker does not tell."""
+        if key is not None:
+            raise ValueError(f"a message of the log has no key, got {key!r}: put it into the value")
+        carried = {str(name): _text(content) for name, content in dict(headers or {}).items()}
+        content_type = carried.pop(CONTENT_TYPE_HEADER, JSON)
+        now_ms = int((time.time() if timestamp is None else timestamp) * 1000)
+        event_id = carried.pop(ID_HEADER, None) or str(uuid7(now_ms))
+        carried.pop(RECEIVED_HEADER, None)
+        if carried:
+            raise ValueError(f"a message of the log carries no headers {', '.join(sorted(carried))}")
+        await self.transport.log.publish([Outgoing(value or b"", content_type, event_id, now_ms)])
+        return RecordMetadata(topic, 0, TP(topic, 0), -1, now_ms / 1000, 0)
 
     async def send(self, *args: Any, **kwargs: Any) -> Awaitable[RecordMetadata]:
-        """Append; the returned future is done when the message is durable."""
-        return asyncio.ensure_future(self.send_and_wait(*args, **kwargs))
+        """As ``send_and_wait``: durable when this returns. To send many, await them together: their confirms are
+        waited for at once."""
+        sent: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        sent.set_result(await self.send_and_wait(*args, **kwargs))
+        return sent
 
     async def create_topic(self, *args: Any, **kwargs: Any) -> None:
         """Topics need no declaration: they are readings of the log, which ``open`` declared."""
 
     def key_partition(self, topic: str, key: bytes) -> TP:
+        """There is one partition."""
         return TP(topic, 0)
+
+
+def _text(content: str | bytes) -> str:
+    return content.decode() if isinstance(content, bytes) else content
 
 
 class LogTransport(Transport):
@@ -244,27 +339,40 @@ class LogTransport(Transport):
         self._owned = False
         self._users = 0
         self._sources: dict[str, Source] = {}
+        self._begins: dict[str, int] = {}
 
     def use(self, log: Log, sources: Mapping[str, Source]) -> None:
         """Read an open log that somebody else closes, each topic by its own source. Before the app starts."""
         self._log = log
         self._sources = dict(sources)
 
+    def begin(self, topic: str, offset: int) -> None:
+        """Read the topic from this offset on, whatever the URL says: one after the last that was dealt with. Before
+        the app starts; later there is ``app.consumer.seek(TP(topic, 0), offset)``."""
+        self._begins[topic] = offset
+
     @property
     def log(self) -> Log:
         """The log that this transport reads and appends to."""
         if self._log is None:
-            self._log = self.make_log(self.url[0])
+            self._log = self.make_log(self.url[0].without_query_params("start"))
             self._owned = True
         return self._log
+
+    @property
+    def start(self) -> LogStart | int:
+        """Where topics begin: ``?start=`` of the URL, else the first message. Raises ``SettingsError``."""
+        return read_start(self.url[0].query.get("start", "first"))
 
     def make_log(self, url: URL) -> Log:
         """The log that the URL names."""
         raise NotImplementedError
 
     async def open(self) -> None:
-        """Open the log if it is ours; consumer and producer each call it."""
+        """Open the log if it is ours; consumer and producer each call it. Raises ``Unavailable`` or
+        ``SettingsError``: at the start a broker is not waited for."""
         self._users += 1
+        _ = self.start
         log = self.log
         if self._users == 1 and self._owned:
             await log.open()
@@ -275,38 +383,28 @@ class LogTransport(Transport):
         if self._users == 0 and self._owned:
             await self.log.close()
 
-    def source(self, topic: str) -> Source:
-        """Where the values of a topic come from."""
-        return self._sources.get(topic, self._whole_log)
+    def source(self, topic: str) -> Source | None:
+        """Where the values of a topic come from, None if from the log."""
+        return self._sources.get(topic)
 
-    async def _whole_log(self) -> AsyncIterator[object]:
-        offset = 0
-        while True:
-            reader = await self.log.reader(offset)
-            try:
-                while True:
-                    messages = await reader.fetch(
-                        limit=MOST_MESSAGES, max_bytes=MOST_BYTES, timeout=FETCH_TIMEOUT
-                    )
-                    if messages:
-                        offset = messages[-1].offset + 1
-                        yield tuple(messages)
-            except LogReplaced:
-                continue
-            finally:
-                await reader.close()
+    def following(self, topic: str, offset: int | None = None) -> Following:
+        """The topic's reading of the log, from ``offset`` or from where the topic begins."""
+        start = self._begins.get(topic, self.start) if offset is None else offset
+        return Following(self.log, start)
 
 
 class AmqpTransport(LogTransport):
     """``amqp://`` and ``amqps://``: the stream queue ``eventsink.log`` on the exchange
-    ``clowder.metrics``, or those named by ``?exchange=`` and ``?queue=``."""
+    ``clowder.metrics``, or those named by ``?exchange=`` and ``?queue=``. Both are declared where they are missing.
+    Needs RabbitMQ 3.9 or later."""
 
     def make_log(self, url: URL) -> Log:
+        """The log on RabbitMQ."""
         # Here, so that the embedded log does not load the AMQP client.
         from topology.rabbitmq_log import RabbitLog
 
         return RabbitLog(
-            url.without_query_params("exchange", "queue"),
+            url.without_query_params(*OURS),
             url.query.get("exchange", EXCHANGE),
             url.query.get("queue", QUEUE),
         )
@@ -316,4 +414,5 @@ class SqliteTransport(LogTransport):
     """``sqlite:///ABSOLUTE/PATH``: the embedded log."""
 
     def make_log(self, url: URL) -> Log:
+        """The log in that file."""
         return SqliteLog(Database(Path(url.path), schema=sqlite_log.SCHEMA))

@@ -370,5 +370,5 @@ def test_where_the_log_begins_may_be_a_time() -> None:
 
 @pytest.mark.parametrize("text", ["next", "yesterday", "2026-01-31", "5"])
 def test_where_the_log_begins_is_nothing_else(text: str) -> None:
-    with pytest.raises(SettingsError, match="EVENTSINK_LOG_START .*first, last or a time"):
+    with pytest.raises(SettingsError, match=r"EVENTSINK_LOG_START .*first, last or a time"):
         loaded({"EVENTSINK_LOG_START": text})

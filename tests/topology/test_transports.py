@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from topology.log import Message
-from topology.transports import AmqpTransport, SqliteTransport
+from topology.transports import AmqpTransport, Batches, SqliteTransport
 
 
 def sqlite_url(tmp_path: Path, request: pytest.FixtureRequest) -> URL:
@@ -28,13 +28,6 @@ LOGS = [
     pytest.param(sqlite_url, id="sqlite"),
     pytest.param(amqp_url, id="amqp", marks=pytest.mark.servers),
 ]
-
-
-class Everything(faust.Schema[Any, Any]):
-    """Batches are handed on as they are."""
-
-    def loads_value(self, app: Any, message: Any, **options: Any) -> Any:
-        return message.value
 
 
 def application(url: URL) -> faust.App:
@@ -60,7 +53,7 @@ async def test_an_agent_gets_what_is_sent_in_order_and_in_batches(
     url: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     app = application(url(tmp_path, request))
-    topic = app.topic("readers", schema=Everything(), acks=False)
+    topic = app.topic("readers", schema=Batches(), acks=False)
     received: list[bytes] = []
     complete = asyncio.Event()
 
@@ -106,7 +99,7 @@ async def test_two_topics_are_two_readings_and_a_blocked_one_does_not_stop_the_o
         return read
 
     for name in received:
-        app.agent(app.topic(name, schema=Everything(), acks=False), name=name)(reading(name))
+        app.agent(app.topic(name, schema=Batches(), acks=False), name=name)(reading(name))
 
     async def until(name: str, count: int) -> None:
         async with asyncio.timeout(30):
