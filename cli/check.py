@@ -128,9 +128,10 @@ async def _stream(settings: Settings) -> str:
         there = await Declarer(broker, LogDeclaration(FanoutExchange(log.exchange), queue)).present(
             connection
         )
+        broker_is = str(connection.features)
     finally:
         await end(connection)
-    return f"reached, stream {log.queue} {'is there' if there else 'would be declared'}"
+    return f"reached {broker_is}; stream {log.queue} {'is there' if there else 'would be declared'}"
 
 
 async def _influx(settings: Settings) -> str:

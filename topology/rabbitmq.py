@@ -28,6 +28,7 @@ from yarl import URL
 
 from topology.errors import SettingsError, Unavailable
 from topology.rabbitmq_frames import FrameScanner, ScannedTransport
+from topology.rabbitmq_version import Features, features
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,13 @@ class Connection(aio_pika.Connection):
         """Whether it works, as far as is known; ``is_closed`` of aio-pika says no after a loss."""
         return self.transport is not None and not self.transport.connection.is_closed
 
+    @property
+    def features(self) -> Features:
+        """What the broker says it is. Only once it is open."""
+        if self.transport is None:
+            raise RuntimeError("the connection was never open")
+        return features(self.transport.connection.server_properties)
+
 
 class Broker:
     """Where a broker is, and the way to it. Written without password and query."""
@@ -94,7 +102,7 @@ class Broker:
     async def connect(self, purpose: str) -> Connection:
         """A new connection, named after its purpose in the broker's own lists.
 
-        Raises ``Unavailable`` or ``LoginRefused``.
+        Raises ``Unavailable``, ``LoginRefused``, or ``SettingsError`` where the broker has no streams.
         """
         url = self._url
         if "heartbeat" not in url.query:
@@ -108,6 +116,10 @@ class Broker:
                     if refusal := self._refusal(error):
                         raise refusal from error
                     raise
+            try:
+                connection.features.demand()
+            except SettingsError as error:
+                raise SettingsError(f"{self}: {error}") from None
         except BaseException:
             await end(connection)
             raise

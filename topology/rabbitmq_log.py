@@ -1,6 +1,7 @@
 """The log on RabbitMQ: a stream queue bound to a durable fanout exchange.
 
 rabbitmq              where the broker is, what is declared, connections
+rabbitmq_version      what the broker says it is
 rabbitmq_messages     messages as AMQP carries them
 rabbitmq_probes       questions to the log, answered for certain
 rabbitmq_reader       one reading

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,13 @@ def test_every_server_that_is_there_is_reached(
     assert wrong.exit_code == 1
     assert wrong.stderr.startswith("eventsink: rollups: ")
     assert "wrong-token" not in wrong.output
+
+
+@pytest.mark.servers
+def test_a_broker_says_what_it_is_and_can(broker: Broker, tmp_path: Path) -> None:
+    result = check(tmp_path, EVENTSINK_BROKER_URL=broker.url)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert re.search(r"RabbitMQ \d+\.\d+", said)
+    for capability in ("streams", "publisher_confirms"):
+        assert capability in said

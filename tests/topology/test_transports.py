@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import aio_pika
 import faust
 import pytest
+from faust.exceptions import ImproperlyConfigured
+from faust.types import TP
 from yarl import URL
 
+from topology.errors import SettingsError, Unavailable
 from topology.log import Message
 from topology.transports import AmqpTransport, Batches, SqliteTransport
 
@@ -122,3 +126,192 @@ async def test_two_topics_are_two_readings_and_a_blocked_one_does_not_stop_the_o
 def test_a_password_in_the_broker_url_is_in_no_text_of_the_application() -> None:
     app = application(URL("amqp://user:hunter22@localhost/vhost"))
     assert "hunter22" not in f"{app!r} {app} {app.transport!r}"
+
+
+async def published(topic: Any, *values: Any) -> None:
+    for value in values:
+        await topic.send(value=value)
+
+
+class Collected:
+    """What an agent got; ``until`` waits for so many."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self._came = asyncio.Event()
+
+    async def agent(self, stream: Any) -> None:
+        async for event in stream.events():
+            self.events.append(event)
+            self._came.set()
+
+    async def until(self, count: int, limit_s: float = 30) -> list[Any]:
+        async with asyncio.timeout(limit_s):
+            while len(self.events) < count:
+                self._came.clear()
+                await self._came.wait()
+        return [event.value for event in self.events]
+
+
+async def begun(app: faust.App) -> None:
+    """Wait until the topic's reading knows where it begins."""
+    consumer: Any = app.consumer
+    while not (feeds := list(consumer._feeds.values())) or feeds[0]._source.__self__._next is None:
+        await asyncio.sleep(0.01)
+
+
+def collecting(url: URL) -> tuple[faust.App, Any, Collected]:
+    app = application(url)
+    topic = app.topic("numbers", value_type=cast(Any, int), value_serializer="json")
+    collected = Collected()
+    app.agent(topic, name="collect")(collected.agent)
+    return app, topic, collected
+
+
+@pytest.mark.parametrize("url", LOGS)
+async def test_a_message_of_the_log_is_a_message_of_faust(
+    url: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    app, topic, collected = collecting(url(tmp_path, request))
+    await app.start()
+    try:
+        await topic.send(value=7, timestamp=1_700_000_000.5, headers={"x-eventsink-id": "seven"})
+        assert await collected.until(1) == [7]
+    finally:
+        await app.stop()
+    message = collected.events[0].message
+    assert message.offset == 0
+    assert message.timestamp == 1_700_000_000.5
+    assert message.headers == {
+        "content-type": b"application/json",
+        "x-eventsink-id": b"seven",
+        "x-eventsink-received": b"1700000000500",
+    }
+
+
+@pytest.mark.parametrize("url", LOGS)
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [("first", [1, 2, 3, 9]), ("2", [3, 9]), ("next", [9]), ("2020-01-01T00:00:00Z", [1, 2, 3, 9])],
+)
+async def test_a_topic_begins_where_the_url_says(
+    url: Any, start: str, expected: list[int], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = url(tmp_path, request)
+    before, topic, collected = collecting(place)
+    await before.start()
+    await published(topic, 1, 2, 3)
+    await collected.until(3)
+    await before.stop()
+    app, topic, collected = collecting(place.update_query(start=start))
+    await app.start()
+    try:
+        await collected.until(len(expected) - 1)
+        if start == "next":
+            await begun(app)
+        await published(topic, 9)
+        assert await collected.until(len(expected)) == expected
+    finally:
+        await app.stop()
+
+
+@pytest.mark.parametrize("url", LOGS)
+async def test_seek_reads_again_and_begin_goes_on(
+    url: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = url(tmp_path, request)
+    app, topic, collected = collecting(place)
+    await app.start()
+    try:
+        await published(topic, 1, 2, 3)
+        await collected.until(3)
+        await app.consumer.seek(TP("numbers", 0), 1)
+        assert await collected.until(5) == [1, 2, 3, 2, 3]
+    finally:
+        await app.stop()
+    again, topic, collected = collecting(place)
+    cast(AmqpTransport, again.transport).begin("numbers", 2)
+    await again.start()
+    try:
+        assert await collected.until(1) == [3]
+    finally:
+        await again.stop()
+
+
+@pytest.mark.servers
+async def test_a_broker_that_is_killed_ends_nothing(rabbitmq: Any, broker: Any) -> None:
+    app, topic, collected = collecting(
+        URL(broker.url).with_query(exchange=broker.exchange, queue=broker.queue)
+    )
+    await app.start()
+    try:
+        await published(topic, 1, 2)
+        await collected.until(2)
+        await asyncio.to_thread(rabbitmq.kill)
+        await asyncio.to_thread(rabbitmq.start)
+        while True:
+            try:
+                await published(topic, 3)
+            except Unavailable:
+                continue  # what the guide tells users to do: send it again
+            break
+        values = await collected.until(3, limit_s=50)
+        assert list(dict.fromkeys(values)) == [1, 2, 3]
+        assert not app.should_stop
+    finally:
+        await app.stop()
+
+
+@pytest.mark.servers
+async def test_a_log_that_was_made_again_is_told_and_read_from_its_start(
+    rabbitmq: Any, broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, topic, collected = collecting(
+        URL(broker.url).with_query(exchange=broker.exchange, queue=broker.queue)
+    )
+    await app.start()
+    try:
+        await published(topic, 1, 2)
+        await collected.until(2)
+        connection = await aio_pika.connect(broker.url)
+        async with connection:
+            channel = await connection.channel()
+            await channel.queue_delete(broker.queue)
+        values = [1, 2]
+        async with asyncio.timeout(40):
+            number = 3
+            while "the log is a new one" not in caplog.text or len(collected.events) < 4:
+                try:
+                    await published(topic, number)
+                except Unavailable:
+                    continue
+                values.append(number)
+                number += 1
+                await asyncio.sleep(0.05)
+            while collected.events[-1].value != number - 1:
+                await asyncio.sleep(0.02)
+        assert set(values) <= {event.value for event in collected.events}
+    finally:
+        await app.stop()
+
+
+async def test_what_only_kafka_has_is_refused_in_words(tmp_path: Path) -> None:
+    app, topic, _ = collecting(URL(f"sqlite://{tmp_path / 'log.db'}"))
+    await app.start()
+    try:
+        with pytest.raises(ValueError, match="has no key"):
+            await topic.send(key="k", value=1)
+        with pytest.raises(ValueError, match="carries no headers other"):
+            await topic.send(value=1, headers={"other": "x"})
+    finally:
+        await app.stop()
+    tables = application(URL(f"sqlite://{tmp_path / 'log.db'}"))
+    tables.Table("counts", default=int)
+    with pytest.raises(ImproperlyConfigured, match=r"tables \(counts\)"):
+        await cast(Any, tables.consumer).on_start()
+
+
+async def test_a_wrong_start_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    app, _, _ = collecting(URL(f"sqlite://{tmp_path / 'log.db'}").with_query(start="yesterday"))
+    with pytest.raises(SettingsError, match="write first, last, next, an offset, or a time"):
+        await cast(AmqpTransport, app.transport).open()
