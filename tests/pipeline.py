@@ -189,7 +189,7 @@ class Pipeline:
         assert Counter(int(json.loads(raw.event)["file_id"]) for raw in archived) == Counter(numbers)
         assert await self.stores.dead_letters.count() == 0
         for agent in (agent for group in self.flow.groups for agent in group.agents):
-            assert self._metric("eventsink_ledger_imbalance_events", agent=agent) in (None, 0)
+            assert self.metric("eventsink_ledger_imbalance_events", agent=agent) in (None, 0)
 
     async def until(self, holds: Callable[[], Awaitable[bool]], limit_s: float = PATIENCE_S) -> None:
         """Wait, unless the agents fail meanwhile."""
@@ -215,9 +215,10 @@ class Pipeline:
             return False
         for group in self.flow.groups:
             await group.checkpoint()
-        return self._metric("eventsink_sink_pending", sink=self.stores.rollups.name) == 0
+        return self.metric("eventsink_sink_pending", sink=self.stores.rollups.name) == 0
 
-    def _metric(self, name: str, **labels: str) -> float | None:
+    def metric(self, name: str, **labels: str) -> float | None:
+        """What is exported, None if it never was."""
         return self.stores.registry.get_sample_value(name, labels)
 
     def _new_flow(self) -> Flow:

@@ -229,6 +229,8 @@ async def test_a_log_cut_by_retention_before_it_was_read(
     told = errors(caplog, "data at risk: the log was cut before it was read")
     assert len(told) == len(GROUPS)
     assert all(f"up to {left[0].offset - read} message(s) are gone" in each for each in told)
+    for group in GROUPS:
+        assert pipeline.metric("eventsink_log_messages_cut_total", group=group) == left[0].offset - read
 
 
 async def whole(log: RabbitLog) -> list[Message]:

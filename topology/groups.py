@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: One micro-batch: enough to make the cost of a batch vanish, little enough to fold in tens of milliseconds.
-MOST_MESSAGES = 1000
-MOST_BYTES = 256 << 10
+MOST_MESSAGES = 2000
+MOST_BYTES = 512 << 10
 #: Also how soon a quiet log moves the watermark.
 FETCH_TIMEOUT = timedelta(seconds=1)
 #: A stop does not wait longer for a store that is away: what is not saved is read again.
@@ -206,12 +206,16 @@ class Group:
     async def _read_on(self, reading: Reading) -> AsyncIterator[Batch]:
         outages = self._parts.outages
         reader, epoch = await outages.ridden_out("log", lambda: self._opened(reading))
+        counted = 0
         try:
             while reading is self._reading:
                 messages = await outages.ridden_out(
                     "log",
                     lambda: reader.fetch(limit=MOST_MESSAGES, max_bytes=MOST_BYTES, timeout=FETCH_TIMEOUT),
                 )
+                if reader.cut > counted:
+                    self._parts.metrics.cut(self.name, reader.cut - counted)
+                    counted = reader.cut
                 if not messages:
                     await self._quiet(reading, reader)
                     continue
@@ -297,6 +301,7 @@ class Group:
         if first is None or reading.told == first:
             return
         reading.told = first
+        self._parts.metrics.cut(self.name, first - offset - 1)
         log.error(
             "data at risk: the log was cut before it was read: up to %d message(s) are gone for group %s, reading "
             "on at the first that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",

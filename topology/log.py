@@ -59,6 +59,10 @@ class Message(NamedTuple):
 class LogReader(Protocol):
     """One consumer of the log. Not for concurrent use."""
 
+    @property
+    def cut(self) -> int:
+        """Messages, at most, that retention cut off under this reader before they could be fetched."""
+
     async def fetch(self, *, limit: int, max_bytes: int, timeout: timedelta) -> Sequence[Message]:
         """Everything that is there, at least one message unless ``timeout`` passes first.
 

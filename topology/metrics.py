@@ -38,6 +38,12 @@ class Metrics:
             ["group"],
             registry=registry,
         )
+        self._cut = Counter(
+            "eventsink_log_messages_cut",
+            "Messages, at most, that retention took out of the log before the group had read them; keep the log longer.",
+            ["group"],
+            registry=registry,
+        )
         self._lag_events = Gauge(
             "eventsink_agent_lag_events",
             "Messages in the log (of one or more events) that the agent has not folded; look for a store that is away.",
@@ -96,6 +102,9 @@ class Metrics:
 
     def skewed(self, group: str, events: int) -> None:
         self._skewed.labels(group).inc(events)
+
+    def cut(self, group: str, messages: int) -> None:
+        self._cut.labels(group).inc(messages)
 
     def lag(self, agent: str, *, events: int, seconds: float) -> None:
         self._lag_events.labels(agent).set(events)

@@ -64,6 +64,13 @@ class _Baseline(NamedTuple):
     in_flight: int
 
 
+class _Barred(NamedTuple):
+    """Nobody asks again before ``until`` (monotonic)."""
+
+    reason: str
+    until: float
+
+
 class RabbitPublisher:
     """``control`` is a link that never publishes: a blocked broker answers on it all the same."""
 
@@ -78,6 +85,9 @@ class RabbitPublisher:
         self._channel: ConfirmChannel | None = None
         self._opening = asyncio.Lock()
         self._waiting_bytes = 0
+        #: The last refusal to declare the log, and how long the next one would count.
+        self._barred: _Barred | None = None
+        self._longest_bar = FIRST_DELAY_S
         #: Confirmed since the last good look.
         self._kept: deque[Outgoing] = deque()
         self._kept_bytes = 0
@@ -109,6 +119,8 @@ class RabbitPublisher:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="log publisher: watching")
         size = sum(len(message.body) for message in messages)
+        if self._barred is not None and time.monotonic() < self._barred.until:
+            raise Unavailable(self._barred.reason)
         if self._waiting_bytes and self._waiting_bytes + size > self._limits.waiting_bytes:
             raise Unavailable(
                 f"{self._trouble()}, and {self._waiting_bytes >> 20} MiB wait already: try again later"
@@ -126,8 +138,12 @@ class RabbitPublisher:
                 if self._kept_bytes > self._limits.kept_bytes:
                     await self.check()
         except SettingsError as error:
-            # Found at the start it ends a process. Here it must not: events come in, and there is a spool.
+            # Found at the start it ends a process. Here it must not: events come in, and there is a spool. Nor may
+            # everybody who publishes ask the broker again what it has refused, in a loop.
+            self._barred = _Barred(str(error), time.monotonic() + pause(self._longest_bar, None))
+            self._longest_bar = min(self._longest_bar * 2, LONGEST_DELAY_S)
             raise Unavailable(str(error)) from error
+        self._longest_bar = FIRST_DELAY_S
 
     async def check(self) -> None:
         """See that the log is there and holds what was confirmed; mend it if not. Raises ``EventsinkError``

@@ -124,6 +124,7 @@ class SqliteReader:
     def __init__(self, source: SqliteLog, offset: int) -> None:
         self._source = source
         self._next = offset
+        self._cut = 0
         self._reading = False
 
     async def fetch(self, *, limit: int, max_bytes: int, timeout: timedelta) -> Sequence[Message]:
@@ -145,6 +146,11 @@ class SqliteReader:
             except TimeoutError:
                 pass
 
+    @property
+    def cut(self) -> int:
+        """As ``LogReader.cut``."""
+        return self._cut
+
     async def at_end(self) -> bool:
         """Whether the table holds nothing that was not fetched."""
         return not await self._source.read(self._next, limit=1, max_bytes=0)
@@ -155,6 +161,7 @@ class SqliteReader:
     def _advance(self, messages: Sequence[Message]) -> None:
         # The first fetch may begin later than asked for: its caller has looked where the log begins.
         if self._reading and messages[0].offset > self._next:
+            self._cut += messages[0].offset - self._next
             log.error(
                 "data at risk: messages %d to %d of the log were trimmed before they were read; keep the "
                 "log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",

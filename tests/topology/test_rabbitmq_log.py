@@ -258,6 +258,27 @@ async def test_what_is_kept_for_publishing_again_is_bounded(broker: Broker, make
         assert log.publisher.kept_bytes <= 20_000
 
 
+async def test_what_the_broker_refused_to_declare_is_not_asked_for_in_a_loop(
+    broker: Broker, log: RabbitLog
+) -> None:
+    async with foreign(broker) as channel:
+        await channel.exchange_delete(broker.exchange)
+        await channel.declare_exchange(broker.exchange, "topic", durable=True)
+        before = broker.node.words.count("inequivalent arg 'type'")
+        for number in range(200):
+            with pytest.raises(Unavailable, match="somebody declared the exchange otherwise"):
+                await log.publish([event(number)])
+        await asyncio.to_thread(broker.node.ctl, "eval", 'rabbit_log:info("all of them were refused").')
+
+        async def written() -> bool:  # the broker writes its log with a delay
+            return "all of them were refused" in broker.node.words
+
+        await until(written)
+        assert 1 <= broker.node.words.count("inequivalent arg 'type'") - before <= 10
+        await channel.exchange_delete(broker.exchange)
+    await until_published(log, event(1))
+
+
 # -- the broker goes away --
 
 
@@ -322,7 +343,7 @@ async def test_a_consumer_that_is_forgotten_behind_a_good_connection_is_noticed(
     broker.node.ctl(
         "eval",
         "[sys:suspend(Channel) || Channel <- rabbit_channel:list(), "
-        f'[{{vhost, <<"{broker.vhost}">>}}, {{consumer_count, 1}}, {{prefetch_count, 500}}] '
+        f'[{{vhost, <<"{broker.vhost}">>}}, {{consumer_count, 1}}, {{prefetch_count, 2000}}] '
         "=:= rabbit_channel:info(Channel, [vhost, consumer_count, prefetch_count])].",
     )
     await log.publish([event(1)])
