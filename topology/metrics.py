@@ -40,7 +40,7 @@ class Metrics:
         )
         self._cut = Counter(
             "eventsink_log_messages_cut",
-            "Messages, at most, that retention took out of the log before the group had read them; keep the log longer.",
+            "Messages, at most, that retention took out of the log before the group read them; keep the log longer.",
             ["group"],
             registry=registry,
         )
