@@ -171,7 +171,7 @@ class LogConsumer(Consumer):
         active = self._get_active_partitions()
         if active or self.app.client_only or not self.flow_active:
             return await super()._wait_next_records(timeout)
-        # No agent has room. Faust sleeps for a second here, however soon one has: a third of the throughput.
+        # No agent has room. Faust would sleep for a second here, however soon one has.
         self._arrived.clear()
         await self.wait_first(self._arrived.wait(), timeout=timeout)
         return {}, active
