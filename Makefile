@@ -31,6 +31,9 @@ format: setup ## put files into the format that check wants
 
 bench: setup ## measure against what a user would otherwise use, with a table of ratios
 	@scripts/install-test-servers
+	@scripts/install-bench-tools
+	@$(BIN)/python -m pip --disable-pip-version-check --no-input -qq install --require-hashes \
+		--requirement requirements-bench.lock
 	@$(BIN)/python -m bench
 
 soak: setup ## what takes too long for make test: a million events, memory within its limit

@@ -1,7 +1,23 @@
-"""`make bench`."""
+"""`make bench`, or one part of it: `python -m bench reading`."""
 
 from __future__ import annotations
 
-from bench import embedded
+import sys
+from collections.abc import Callable, Mapping
 
-embedded.main(100_000)
+from bench import embedded, rabbitmq
+
+PARTS: Mapping[str, Callable[[], object]] = {
+    "reading": rabbitmq.reading,
+    "publishing": rabbitmq.publishing,
+    "latency": rabbitmq.latency,
+    "archive": rabbitmq.archive,
+    "embedded": embedded.main,
+}
+
+names = sys.argv[1:] or list(PARTS)
+for name in names:
+    if name not in PARTS:
+        raise SystemExit(f"bench: there is no part {name}: choose of {', '.join(PARTS)}")
+for name in names:
+    PARTS[name]()

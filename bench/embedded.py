@@ -15,13 +15,14 @@ import time
 import urllib.request
 from pathlib import Path
 
+from bench.contest import cpu_s, peak_kib, status_kib
 from bench.load import lines
 
 EVENTSINK = Path(sys.executable).with_name("eventsink")
 AGENTS = ("storage", "traffic", "activity", "archive")
 
 
-def main(count: int) -> float:
+def main(count: int = 100_000) -> float:
     """Measure and print; returns the most memory that was resident, in MiB."""
     with tempfile.TemporaryDirectory(prefix="eventsink-bench-") as folder:
         file = Path(folder) / "events.jsonl"
@@ -45,13 +46,13 @@ def main(count: int) -> float:
             )
             highest = 0
             while min(_processed(url).values()) < count:
-                highest = max(highest, _resident_kib(service.pid))
+                highest = max(highest, status_kib(service.pid, "VmRSS"))
                 if service.poll() is not None or sending.poll() not in (None, 0):
                     raise RuntimeError("up or send ended before its time")
                 time.sleep(0.1)
             took = time.monotonic() - started
-            cpu = _cpu_seconds(service.pid)
-            highest = max(highest, _peak_kib(service.pid))
+            cpu = cpu_s(service.pid)
+            highest = max(highest, peak_kib(service.pid))
             sending.wait()
         finally:
             service.terminate()
@@ -86,24 +87,5 @@ def _processed(url: str) -> dict[str, float]:
     }
 
 
-def _status_kib(pid: int, field: str) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(found.group(1)) if found else 0
-
-
-def _resident_kib(pid: int) -> int:
-    return _status_kib(pid, "VmRSS")
-
-
-def _peak_kib(pid: int) -> int:
-    return _status_kib(pid, "VmHWM")
-
-
-def _cpu_seconds(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main(*map(int, sys.argv[1:]))

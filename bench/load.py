@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from schemas.events import Event
 from schemas.reading import Refusal, read
 
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "clowder-6h.jsonl"
@@ -42,10 +43,15 @@ def _later(event: dict[str, object], by: timedelta) -> dict[str, object]:
     return event | {name: later}
 
 
-def canonical_lines(count: int) -> Iterator[bytes]:
-    """The same events as our own producers send them: canonical, with times in integer milliseconds."""
+def canonical_events(count: int) -> Iterator[Event]:
+    """The same events as our own producers would send them."""
     for line in lines(count):
         event = read(line)
         if isinstance(event, Refusal):
             raise TypeError(f"the sample holds what is no event: {event.reason}")
-        yield msgspec.json.encode(event)
+        yield event
+
+
+def canonical_lines(count: int) -> Iterator[bytes]:
+    """Those in JSON, with times in integer milliseconds."""
+    return map(msgspec.json.encode, canonical_events(count))
