@@ -19,22 +19,25 @@ MINUTE_MS = MINUTE.seconds * 1000
 class _Part:
     """Events of one type, key and minute, in order, reduced once however many windows take them."""
 
-    __slots__ = ("events", "first", "joined", "rollup", "start", "whole")
+    __slots__ = ("events", "first", "joined", "kind", "rollup", "start", "whole")
 
-    def __init__(self, rollup: Rollup, start: int, joined: str, events: Sequence[LogEvent]) -> None:
+    def __init__(
+        self, rollup: Rollup, kind: type, start: int, joined: str, events: Sequence[LogEvent]
+    ) -> None:
         self.rollup = rollup
+        self.kind = kind
         self.start = start
         self.joined = joined
         self.events = events
         self.first = events[0].position
-        self.whole: Cells = rollup.of([event.event for event in events])
+        self.whole: Cells = rollup.of(kind, [event.event for event in events])
 
     def beyond(self, upto: Position) -> Cells | None:
         """The cells of the events that a row folded up to ``upto`` lacks, None if it lacks none."""
         if upto < self.first:
             return self.whole
         lacking = [event.event for event in self.events if event.position > upto]
-        return self.rollup.of(lacking) if lacking else None
+        return self.rollup.of(self.kind, lacking) if lacking else None
 
     def positions(self) -> Iterator[Position]:
         """Of the events."""
@@ -119,7 +122,7 @@ def _parts(rollup: Rollup, events: Sequence[LogEvent]) -> list[_Part]:
         kind = type(occurred)
         grouped[event.time_ms // MINUTE_MS, kind, key_of[kind](occurred)].append(event)
     return [
-        _Part(rollup, minute * MINUTE.seconds, rollup.joined(kind, raw), same)
+        _Part(rollup, kind, minute * MINUTE.seconds, rollup.joined(kind, raw), same)
         for (minute, kind, raw), same in grouped.items()
     ]
 

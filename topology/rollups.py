@@ -90,7 +90,18 @@ class Rollup:
         self.tables: Sequence[tuple[Tumbling, str]] = [(window, self.table(window)) for window in windows]
         self.types: frozenset[EventType] = frozenset().union(*(m.types for m in measures.values()))
         self._measures: tuple[Measure, ...] = tuple(measures.values())
+        # Thousands of rows are made, merged and packed a second: what can be looked up once is looked up here.
+        self._empty: Cells = tuple(measure.empty() for measure in self._measures)
         self._merges = tuple(measure.merge for measure in self._measures)
+        self._packs = tuple(measure.pack for measure in self._measures)
+        self._unpacks = tuple(measure.unpack for measure in self._measures)
+        self._points = tuple((name, measure.value, measure.integer) for name, measure in measures.items())
+        self._of: Mapping[EventType, Sequence[tuple[int, Callable[[Sequence[Any]], Cell]]]] = {
+            kind: [(at, measure.of) for at, measure in enumerate(self._measures) if kind in measure.types]
+            for kind in self.types
+        }
+        #: Where the cells are that grow.
+        self._growing = [at for at, measure in enumerate(self._measures) if isinstance(measure, Distinct)]
         self._tags: Mapping[EventType, tuple[_Tag, ...]] = {
             kind: tuple(_tag(tag, kind) for tag in key) for kind in self.types
         }
@@ -140,10 +151,10 @@ class Rollup:
     def point(self, key: RowKey, cells: Cells) -> Point:
         """What the sink is told about a row: absolute values, every field that has one."""
         values: dict[str, Value] = {}
-        for field, measure, cell in zip(self.fields, self._measures, cells, strict=True):
-            number = measure.value(cell)
+        for (field, value, integer), cell in zip(self._points, cells, strict=True):
+            number = value(cell)
             if number is not None:
-                values[field] = number if measure.integer else float(number)
+                values[field] = number if integer else float(number)
         window = key.table.rpartition("/")[2]
         tags = tuple(zip(self.key, key.key.split(_SEPARATOR), strict=True))
         return Point(self.name, window, key.at, tags, values)
@@ -151,29 +162,33 @@ class Rollup:
     # -- the state of a row: one cell a measure --
 
     def empty(self) -> Cells:
-        return tuple(measure.empty() for measure in self._measures)
+        return self._empty
 
-    def of(self, events: Sequence[Any]) -> Cells:
-        return tuple([measure.of(events) for measure in self._measures])
+    def of(self, kind: EventType, events: Sequence[Any]) -> Cells:
+        """The cells of events that are all of type ``kind``."""
+        cells = list(self._empty)
+        for at, of in self._of[kind]:
+            cells[at] = of(events)
+        return tuple(cells)
 
     def merge(self, one: Cells, other: Cells) -> Cells:
+        if one is self._empty:
+            return other
         return tuple([merge(a, b) for merge, a, b in zip(self._merges, one, other, strict=True)])
 
     def merged(self, many: Sequence[Cells]) -> Cells:
         return many[0] if len(many) == 1 else functools.reduce(self.merge, many)
 
     def pack(self, cells: Cells) -> bytes:
-        return _encode([measure.pack(cell) for measure, cell in zip(self._measures, cells, strict=True)])
+        return _encode([pack(cell) for pack, cell in zip(self._packs, cells, strict=True)])
 
     def unpack(self, packed: bytes) -> Cells:
-        return tuple(
-            measure.unpack(cell) for measure, cell in zip(self._measures, _decode(packed), strict=True)
-        )
+        return tuple([unpack(cell) for unpack, cell in zip(self._unpacks, _decode(packed), strict=True)])
 
     def weight(self, cells: Cells) -> int:
         """Bytes of memory, roughly: what the bound of the cache is counted in."""
         weight = 0
-        for measure, cell in zip(self._measures, cells, strict=True):
-            if isinstance(measure, Distinct):
-                weight += len(cell) if isinstance(cell, bytes) else 80 * len(cell)
+        for at in self._growing:
+            cell = cells[at]
+            weight += len(cell) if isinstance(cell, bytes) else 80 * len(cell)
         return weight

@@ -110,18 +110,18 @@ class RowCache:
         before the next await. Waits while the store is away, and while unsaved rows fill the cache."""
         await self._room.wait()
         rows = self._rows
-        with self._held(keys):
-            missing = [key for key in keys if key not in rows]
-            if missing:
+        missing = [key for key in keys if key not in rows]
+        if missing:
+            with self._held(keys):
                 stored = await self._outages.ridden_out("state", lambda: self._store.load_rows(missing))
                 for key in missing:
                     if key not in rows:
                         self._admit(key, stored.get(key))
-            found = {}
-            for key in keys:
-                found[key] = rows[key]
-                rows.move_to_end(key)
-            self._evict()  # never what is handed out here: the caller is about to change it
+                self._evict()  # never what is handed out here: the caller is about to change it
+        found = {}
+        for key in keys:
+            found[key] = rows[key]
+            rows.move_to_end(key)
         return found
 
     def change(self, row: Row, state: Any, upto: Position) -> None:
@@ -229,6 +229,8 @@ class RowCache:
 
     def _evict(self) -> None:
         excess = self._bytes - self._max_bytes
+        if excess <= 0:
+            return
         leaving: list[RowKey] = []
         for key, row in self._rows.items():  # the longest unused first
             if excess <= 0:
