@@ -11,7 +11,7 @@ import pytest
 
 from tests.topology.engine import NOW_MS, Engine, publish, rollup
 from tests.topology.stores import Stores, opened
-from topology.log import JSON, LogStart, Outgoing
+from topology.log import JSON, LogReader, LogStart, Outgoing
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -82,8 +82,19 @@ async def test_a_saved_position_goes_before_the_setting(stores: Stores) -> None:
     assert await bytes_added(stores) == 1 + 2 + 4
 
 
-async def test_an_empty_log_has_nothing_to_leave_out(stores: Stores) -> None:
+async def test_an_empty_log_has_nothing_to_leave_out(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_readers = 0
+    reader = stores.log.reader
+
+    async def counting(offset: int) -> LogReader:
+        nonlocal opened_readers
+        opened_readers += 1
+        return await reader(offset)
+
+    monkeypatch.setattr(stores.log, "reader", counting)
     engine = await run(stores, "last", save=False)
+    while opened_readers < len(engine.groups):
+        await engine.tick()
     await arrive(stores, (1, NOON), (2, NOON))
     await engine.folded()
     await engine.checkpoint()
