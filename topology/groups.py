@@ -77,6 +77,7 @@ class Group:
         self._checkpoints: Checkpoints | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._told_epoch = 0
+        self._begins_at_first = False
         #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
         #: all the same, and the rows would then look as if another worker had written them.
         self._checkpointing = asyncio.Lock()
@@ -259,10 +260,14 @@ class Group:
         """Where a group begins that has read nothing. What it leaves out counts as read, and that is saved first: a
         crash must not move the beginning past what came meanwhile."""
         epoch = await self._agreed_epoch(await self._parts.store.epoch())
+        if self._begins_at_first:
+            return epoch, 0
         log_of_ours = self._parts.log
         offset = await log_of_ours.offset_since(self._parts.log_start)
         before = await message_before(log_of_ours, offset) if offset else None
         if before is None:
+            # Decided once: what comes while the log is reopened is not to be left out.
+            self._begins_at_first = True
             return epoch, 0
         reading.begin_after(position(epoch, before.offset, MAX_INDEX), before.digest())
         async with self._checkpointing:
