@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.events import Event
@@ -38,10 +39,20 @@ class Batch(NamedTuple):
     events: Sequence[LogEvent]
     duplicates: Sequence[Position]
     dead: Sequence[Position]
-    #: How many of ``events`` there are of each type.
-    types: Mapping[type[Event], int]
+    #: ``events``, each type by itself: an agent touches only what it looks at.
+    by_type: Mapping[type[Event], Sequence[LogEvent]]
+    #: The latest ``time_ms``, None without events.
+    latest_ms: int | None
 
     @property
     def received(self) -> int:
         """Number of events in the messages, whatever became of them."""
         return len(self.events) + len(self.duplicates) + len(self.dead)
+
+
+def by_type(events: Iterable[LogEvent]) -> Mapping[type[Event], Sequence[LogEvent]]:
+    """The events of each type, in order."""
+    found: defaultdict[type[Event], list[LogEvent]] = defaultdict(list)
+    for event in events:
+        found[type(event.event)].append(event)
+    return found

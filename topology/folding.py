@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from topology.batch import LogEvent
@@ -76,28 +76,25 @@ _Source: TypeAlias = _Part | _Window
 
 async def fold(
     rollup: Rollup,
-    events: Sequence[LogEvent],
+    events: Mapping[type, Sequence[LogEvent]],
     rows: RowCache,
     *,
     after: Position,
     horizon: Callable[[], int | None],
 ) -> set[Position]:
-    """Fold the events beyond position ``after``, in order; all of them or, when this raises, none. Returns the
-    positions of those with a window before the horizon.
+    """Fold the events (by type, each in order) beyond position ``after``; all of them or, when this raises, none.
+    Returns the positions of those with a window before the horizon.
 
     Events of one type, key and minute are reduced to one part; minutes are merged to hours and hours to days before
     they are merged into rows: the cost of an event does not grow with the number of windows. An event at or below a
     row's ``upto`` is in that row and is skipped. ``horizon``: windows that end at or before it (epoch seconds) are
     gone.
     """
-    types = rollup.types
-    news = [event for event in events if type(event.event) in types]
-    if news and news[0].position <= after:
-        news = [event for event in news if event.position > after]
     late: set[Position] = set()
-    if not news:
+    parts = _parts(rollup, events, after)
+    if not parts:
         return late
-    windows = _in_time(_windows(rollup, _parts(rollup, news)), horizon(), late)
+    windows = _in_time(_windows(rollup, parts), horizon(), late)
     if windows:
         loaded = await rows.load([window.key for window in windows])
         # No await from here on: all changes of this batch to a row are one, and rows change together. The load may
@@ -107,24 +104,28 @@ async def fold(
             row = loaded[window.key]
             if (cells := window.beyond(row.upto)) is not None:
                 changes.append((window.key, rollup.merge(row.state, cells)))
-        upto = news[-1].position  # every event of these keys up to there is in the rows now
+        # Every event of these keys up to there is in the rows now.
+        upto = max([part.events[-1].position for part in parts])
         for key, cells in changes:
             row = loaded[key]
             rows.change(row, cells, max(row.upto, upto))
     return late
 
 
-def _parts(rollup: Rollup, events: Sequence[LogEvent]) -> list[_Part]:
-    grouped: defaultdict[tuple[int, type, Any], list[LogEvent]] = defaultdict(list)
-    key_of = rollup.key_of
-    for event in events:
-        occurred = event.event
-        kind = type(occurred)
-        grouped[event.time_ms // MINUTE_MS, kind, key_of[kind](occurred)].append(event)
-    return [
-        _Part(rollup, kind, minute * MINUTE.seconds, rollup.joined(kind, raw), same)
-        for (minute, kind, raw), same in grouped.items()
-    ]
+def _parts(rollup: Rollup, events: Mapping[type, Sequence[LogEvent]], after: Position) -> list[_Part]:
+    parts: list[_Part] = []
+    for kind, key_of in rollup.key_of.items():
+        news = events.get(kind, ())
+        if news and news[0].position <= after:
+            news = [event for event in news if event.position > after]
+        grouped: defaultdict[tuple[int, Any], list[LogEvent]] = defaultdict(list)
+        for event in news:
+            grouped[event.time_ms // MINUTE_MS, key_of(event.event)].append(event)
+        parts += [
+            _Part(rollup, kind, minute * MINUTE.seconds, rollup.joined(kind, raw), same)
+            for (minute, raw), same in grouped.items()
+        ]
+    return parts
 
 
 def _windows(rollup: Rollup, parts: Sequence[_Part]) -> list[_Window]:

@@ -349,8 +349,8 @@ class Group:
             view = View(agent, batch, reading, self._parts)
             yield view
             view.count(self.name)
-            if batch.events:
-                reading.seen(agent.name, max(event.time_ms for event in batch.events))
+            if batch.latest_ms is not None:
+                reading.seen(agent.name, batch.latest_ms)
             reading.done(agent.name, batch.last)
 
     # -- checkpoints --

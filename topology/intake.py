@@ -7,7 +7,6 @@ time; repeated events. A refusal is a dead letter before the batch is handed on.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from schemas.events import Event
 from schemas.identity import identity
 from schemas.reading import MAX_BODY_BYTES, Refusal, read, read_lines
-from topology.batch import Batch, LogEvent
+from topology.batch import Batch, LogEvent, by_type
 from topology.ids import Ids, Sighting
 from topology.log import NDJSON, Message
 from topology.metrics import Metrics
@@ -98,7 +97,8 @@ class Intake:
             events=events,
             duplicates=duplicates,
             dead=[each.position for each in refused],
-            types=Counter([type(event.event) for event in events]),
+            by_type=by_type(events),
+            latest_ms=max([event.time_ms for event in events], default=None),
         )
 
     def _placed(self, items: Sequence[_Item], now: int, recorded: Mapping[Position, int]) -> list[LogEvent]:

@@ -6,13 +6,13 @@ Every event gets one outcome of each agent, the first that applies: dead, duplic
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from schemas.canonical import canonical
 from schemas.identity import identity
 from schemas.reading import Refusal
 from topology.agents import Agent
-from topology.batch import Batch, LogEvent
+from topology.batch import Batch, LogEvent, by_type
 from topology.errors import EventsinkError, Refused
 from topology.folding import fold
 from topology.intake import dead_letter
@@ -44,7 +44,7 @@ class View:
         """Fold the batch; an event that cannot be folded becomes a dead letter of this agent."""
         self._taken |= rollup.types
         try:
-            await self._fold(rollup, self._batch.events)
+            await self._fold(rollup, self._batch.by_type)
         except EventsinkError:
             raise
         except Exception:
@@ -52,13 +52,13 @@ class View:
             log.exception("agent %s failed on a batch, trying its events one by one", self._agent.name)
             for event in self._batch.events:
                 try:
-                    await self._fold(rollup, [event])
+                    await self._fold(rollup, by_type([event]))
                 except EventsinkError:
                     raise
                 except Exception as error:  # noqa: BLE001 - it becomes the letter's reason
                     await self._bury(event, error)
 
-    async def _fold(self, rollup: Rollup, events: Sequence[LogEvent]) -> None:
+    async def _fold(self, rollup: Rollup, events: Mapping[type, Sequence[LogEvent]]) -> None:
         self._late |= await fold(
             rollup,
             events,
@@ -69,7 +69,7 @@ class View:
 
     async def archive(self) -> None:
         """Keep every event; waits while the archive is away."""
-        self._taken.update(self._batch.types)
+        self._taken.update(self._batch.by_type)
         raw = [_raw(event) for event in self._batch.events if event.position > self._after]
         if not raw:
             return
@@ -105,11 +105,11 @@ class View:
         types = self._agent.types
         late = self._late - self._dead
         taken = ignored = 0
-        for kind, count in self._batch.types.items():
+        for kind, events in self._batch.by_type.items():
             if kind in self._taken:
-                taken += count
+                taken += len(events)
             elif types is not None and kind not in types:
-                ignored += count
+                ignored += len(events)
         outcomes: dict[Outcome, int] = {
             "dead": len(self._batch.dead) + len(self._dead),
             "duplicate": len(self._batch.duplicates),

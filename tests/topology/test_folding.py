@@ -11,7 +11,7 @@ import pytest
 
 from schemas.events import FileDeleted, FileUploaded, LoggedIn
 from topology import sqlite_state
-from topology.batch import LogEvent
+from topology.batch import LogEvent, by_type
 from topology.folding import fold
 from topology.measures import Count, Sum
 from topology.outages import Outages
@@ -65,7 +65,7 @@ class Rows:
     async def fold(
         self, events: Sequence[LogEvent], after: Position = NOWHERE, horizon_s: int | None = None
     ) -> set[Position]:
-        return await fold(storage, events, self.cache, after=after, horizon=lambda: horizon_s)
+        return await fold(storage, by_type(events), self.cache, after=after, horizon=lambda: horizon_s)
 
     async def save(self) -> None:
         await self.cache.save(self.cache.dirty(lambda _: True))
