@@ -44,8 +44,11 @@ TUNE = 10 << 16 | 30
 BLOCKED = 10 << 16 | 60
 UNBLOCKED = 10 << 16 | 61
 
-#: RabbitMQ's own, which it proposes to every client; other brokers' proposal is taken from their Tune.
+#: What RabbitMQ proposes to every client. Nobody is let agree on more, or on "no limit" (0): memory has one.
 LARGEST_FRAME_BYTES = 131_072
+#: RabbitMQ puts its own headers to those of a producer, in types of its choice, and does not look whether the frame
+#: still fits: one that was filled to the brim comes back larger than agreed.
+LARGEST_HEADER_FRAMES = 4
 #: No broker takes a larger message (https://www.rabbitmq.com/docs/configure, ``max_message_size``).
 LARGEST_BODY_BYTES = 512 << 20
 #: Class, weight, size of the body, flags.
@@ -59,6 +62,7 @@ _unpack_prefix = PREFIX.unpack_from
 _unpack_long = struct.Struct(">I").unpack_from
 _unpack_long_long = struct.Struct(">Q").unpack_from
 _unpack_confirm = struct.Struct(">QB").unpack_from
+_LONG = struct.Struct(">I")
 
 
 class FrameError(ConnectionError):
@@ -110,12 +114,17 @@ class _Channel:
         self.tag: int | None = None
         self.header: bytes | None = None
         self.left = 0
-        self.parts: list[bytes] = []
+        #: One piece of memory, so that even frames of a few bytes each take no more than the body does.
+        self.parts = bytearray()
 
 
 class FrameScanner:
-    """Takes deliveries out of a stream of bytes. Holds at most one frame, and the body that is being put together
-    on each channel taken."""
+    """Takes deliveries out of a stream of bytes and passes everything else on, frame by frame, unchanged and in
+    order. Holds at most one frame, and the body that is being put together on each channel taken.
+
+    Two exceptions: it shows a heartbeat now and then where it took all that came, and a broker's offer of larger
+    frames than ``LARGEST_FRAME_BYTES`` is passed on as one of that size, which aiormq then agrees on.
+    """
 
     def __init__(
         self, pass_on: Callable[[bytes], None], monotonic: Callable[[], float] = time.monotonic
@@ -129,6 +138,7 @@ class FrameScanner:
         self._needed = PREFIX_BYTES
         self._largest = LARGEST_FRAME_BYTES - AROUND_BYTES
         self._started = False
+        self._refused = False
         self._shown_at = -SIGN_OF_LIFE_EVERY_S
         #: Why the broker takes no more publishing on this connection (``connection.blocked``); None while it does.
         self.blocked: str | None = None
@@ -146,11 +156,15 @@ class FrameScanner:
         """``receive`` is called no more."""
         taken = self._channels.get(channel)
         if taken is not None and taken.receive == receive:
+            taken.came = []
             del self._channels[channel]
 
     def feed(self, data: bytes) -> None:
         """The next piece of the stream, however cut. Raises ``FrameError``, and is of no further use then; what was
         delivered before it is handed over first."""
+        if self._refused:
+            self._pass_on(data)
+            return
         self._pieces.append(data)
         self._held += len(data)
         if self._held < self._needed:
@@ -159,6 +173,7 @@ class FrameScanner:
             data = b"".join(self._pieces)
         if not self._started:
             if data.startswith(PROTOCOL_HEADER):
+                self._refused = True
                 self._pass_on(data)  # aiormq says what to think of it, and ends the connection
                 self._pieces, self._held = [], 0
                 return
@@ -169,7 +184,8 @@ class FrameScanner:
         finally:
             for taken in touched:
                 came, taken.came = taken.came, []
-                taken.receive(came)
+                if came:
+                    taken.receive(came)
         self._pieces = [data[rest:]] if rest < len(data) else []
         self._held = len(data) - rest
 
@@ -184,7 +200,7 @@ class FrameScanner:
                 self._needed = PREFIX_BYTES
                 break
             kind, number, size = _unpack_prefix(data, at)
-            if size > self._largest:
+            if size > self._largest and (kind != HEADER or size > self._largest * LARGEST_HEADER_FRAMES):
                 raise FrameError(f"a frame of {size} bytes came, at most {self._largest} were agreed upon")
             following = at + AROUND_BYTES + size
             if following > end:
@@ -201,7 +217,10 @@ class FrameScanner:
                 if taken.came and (not touched or touched[-1] is not taken) and taken not in touched:
                     touched.append(taken)
             elif number == 0 and kind == METHOD:
-                self._overhear(data, at + PREFIX_BYTES, size)
+                instead = self._overhear(data, at, following)
+                if instead is not None:
+                    self._pass_on(data[unseen:at] + instead)
+                    unseen = following
             at = following
         if unseen < at:
             self._pass_on(data[unseen:at])
@@ -218,14 +237,14 @@ class FrameScanner:
             part = data[start:end]
             taken.left -= len(part)
             if taken.left > 0:
-                taken.parts.append(part)
+                taken.parts += part
                 return True
             if taken.left < 0:
                 raise FrameError("a body is longer than its header says")
             if taken.parts:
-                taken.parts.append(part)
-                part = b"".join(taken.parts)
-                taken.parts = []
+                taken.parts += part
+                part = bytes(taken.parts)
+                taken.parts = bytearray()
             self._complete(taken, part)
             return True
         if kind == HEADER:
@@ -277,20 +296,25 @@ class FrameScanner:
             taken.came.append(Delivery(taken.tag, taken.header, body))
         taken.tag = taken.header = None
 
-    def _overhear(self, data: bytes, start: int, size: int) -> None:
-        """What aiormq is told and does not tell."""
+    def _overhear(self, data: bytes, at: int, following: int) -> bytes | None:
+        """What aiormq is told and does not tell. The frame that it is to be told instead, if any."""
+        start = at + PREFIX_BYTES
+        size = following - 1 - start
         if size < 4:
-            return
+            return None
         (method,) = _unpack_long(data, start)
         if method == TUNE and size >= 10:
-            (agreed,) = _unpack_long(data, start + 6)
-            # 0 is "no limit", which is no offer for our memory.
-            self._largest = (agreed or LARGEST_FRAME_BYTES) - AROUND_BYTES
+            (offered,) = _unpack_long(data, start + 6)
+            agreed = min(offered, LARGEST_FRAME_BYTES) or LARGEST_FRAME_BYTES
+            self._largest = agreed - AROUND_BYTES
+            if agreed != offered:
+                return data[at : start + 6] + _LONG.pack(agreed) + data[start + 10 : following]
         elif method == BLOCKED and size >= 5:
             reason = data[start + 5 : start + 5 + data[start + 4]]
             self.blocked = reason.decode(errors="replace")
         elif method == UNBLOCKED:
             self.blocked = None
+        return None
 
 
 class ScannedTransport(TransportFactory):

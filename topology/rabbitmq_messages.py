@@ -127,6 +127,7 @@ def message(delivery: Delivery) -> Message | None:
     offset: int | None = None
     event_id: str | None = None
     received_ms: int | None = None
+    readable = False
     try:
         (flags,) = _short(header, FLAGS_AT)
         at = FLAGS_AT + 2
@@ -145,15 +146,17 @@ def message(delivery: Delivery) -> Message | None:
             else:
                 offset, event_id, received_ms = _ours(header, at + 4, at + 4 + size)
             at += 4 + size
+        readable = True
         if received_ms is None and flags & TIMESTAMP:
             received_ms = _timestamp_ms(header, at, flags)
     except (IndexError, struct.error, _Unreadable):
         pass
-    if offset is None:
-        # The broker puts it behind the producer's own headers; those may hold what is not known here.
+    if offset is None and not readable:
+        # There is something among the headers that is not known here. What only looks like an offset, in a value
+        # of a producer's, is read as one in this case alone.
         offset = _sought_offset(header)
-        if offset is None:
-            return None
+    if offset is None:
+        return None
     return Message(offset, delivery.body, content_type, event_id, received_ms)
 
 
