@@ -8,10 +8,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.load import canonical_lines, lines
+import msgspec
+
+from bench.load import canonical_events, lines
 from cli.publishing import MESSAGE_EVENTS, Packed, stamped
 from tests.servers.rabbitmq import RabbitNode
 from topology.log import JSON, Outgoing
@@ -62,15 +65,17 @@ def empty(node: RabbitNode) -> StreamLog:
     return _filled(node, [], 0, POURED)
 
 
-def singles(node: RabbitNode, count: int, together: int) -> StreamLog:
-    """A log of messages with one event each, the sample as it is, without ids, as Clowder sends. ``together``: so many
-    messages are published before the confirm of the first is waited for, which makes the chunks of the stream."""
-    return _filled(node, [Outgoing(line, JSON, None, None) for line in lines(count)], count, together)
+def singles(node: RabbitNode, count: int, length: timedelta, together: int) -> StreamLog:
+    """A log of messages with one event each, without ids, as Clowder sends; the six hours of the sample take
+    ``length``. So many messages are published ``together`` before a confirm is waited for: that makes the chunks of
+    the stream."""
+    messages = [Outgoing(line, JSON, None, None) for line in lines(count, length)]
+    return _filled(node, messages, count, together)
 
 
-def hundreds(node: RabbitNode, count: int) -> StreamLog:
+def hundreds(node: RabbitNode, count: int, length: timedelta) -> StreamLog:
     """A log of messages with a hundred events each, canonical and stamped, as `eventsink send` sends."""
-    encoded = list(canonical_lines(count))
+    encoded = [msgspec.json.encode(event) for event in canonical_events(count, length)]
     packed = [
         Packed(b"\n".join(some), len(some), start)
         for start in range(0, count, MESSAGE_EVENTS)

@@ -15,7 +15,7 @@ import time
 import aio_pika
 import uvloop
 
-from bench.load import canonical_lines
+from bench.load import lines
 from bench.spans import Span, until_told
 from topology.log import JSON, Outgoing
 from topology.rabbitmq_log import RabbitLog
@@ -27,7 +27,7 @@ BATCH = 1000
 async def eventsink(url: str, exchange: str, queue: str, count: int) -> None:
     """By way of the log."""
     now_ms = time.time_ns() // 1_000_000
-    messages = [Outgoing(line, JSON, uuid7(now_ms), now_ms) for line in canonical_lines(count)]
+    messages = [Outgoing(line, JSON, uuid7(now_ms), now_ms) for line in lines(count)]
     log = RabbitLog(url, exchange, queue)
     await log.open()
     try:
@@ -44,7 +44,7 @@ async def eventsink(url: str, exchange: str, queue: str, count: int) -> None:
 
 async def plain_aio_pika(url: str, exchange: str, queue: str, count: int) -> None:
     """One by one."""
-    lines = list(canonical_lines(count))
+    lines = list(lines(count))
     connection = await aio_pika.connect(url)
     async with connection:
         channel = await connection.channel(on_return_raises=True)

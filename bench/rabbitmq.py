@@ -17,7 +17,8 @@ import msgspec
 
 from bench.broker import EXCHANGE, POURED, QUEUE, TRICKLED, StreamLog, empty, hundreds, running_node, singles
 from bench.contest import Contestant, Outcome, ratio, rounds, run
-from bench.load import canonical_events
+from bench.folding import BUSY
+from bench.load import LENGTH, canonical_events
 from cli.tables import print_table
 from tests.servers.mongo import StandIn
 from topology.log import JSON, Outgoing
@@ -29,7 +30,7 @@ TRICKLED_EVENTS = 20_000
 POURED_EVENTS = 100_000
 #: Slow readers read the beginning of the same log; a reader is no faster or slower at its end.
 MOST_FOR_SLOW = 20_000
-HUNDREDS = 300_000
+MANY_EVENTS = 400_000
 ARCHIVED = 10_000
 PUBLISHED = 50_000
 PUBLISHED_ONE_BY_ONE = 5_000
@@ -41,6 +42,9 @@ SMALL = "small chunks"
 LARGE = "large chunks"
 C = "C"
 WORKER = "eventsink worker"
+REPLAYED = f"{WORKER}, large chunks, history"
+MANY = f"{WORKER}, 100 events a message"
+MANY_REPLAYED = f"{MANY}, history"
 FASTSTREAM = "FastStream"
 AIO_PIKA = "aio-pika"
 
@@ -50,16 +54,20 @@ RATIO_COLUMNS = ("", "demanded", "measured", "met")
 
 def reading() -> None:
     """Group `rollups` as users run it beside three other readers: single events from two logs, one that was filled
-    message by message and one that was filled as fast as it takes them, then a hundred events a message."""
+    message by message and one that was filled as fast as it takes them, then a hundred events a message.
+
+    Times pass as when so many events really come. `history` is the sample's own pace, eight events a minute, read at
+    full speed: nearly every event then has a row of its own in the window of a minute."""
     with running_node() as node, _c_program() as program:
-        print("filling three logs", file=sys.stderr, flush=True)
-        trickled = singles(node, TRICKLED_EVENTS, TRICKLED)
-        poured = singles(node, POURED_EVENTS, POURED)
-        hundred = hundreds(node, HUNDREDS)
+        print("filling five logs", file=sys.stderr, flush=True)
+        trickled = singles(node, TRICKLED_EVENTS, BUSY, TRICKLED)
+        poured = singles(node, POURED_EVENTS, BUSY, POURED)
         contestants = [
             *_readers(SMALL, program, trickled),
             *_readers(LARGE, program, poured),
-            _worker(f"{WORKER}, 100 events a message", hundred, "rollups"),
+            _worker(REPLAYED, singles(node, POURED_EVENTS, LENGTH, POURED), "rollups"),
+            _worker(MANY, hundreds(node, MANY_EVENTS, BUSY), "rollups"),
+            _worker(MANY_REPLAYED, hundreds(node, POURED_EVENTS, LENGTH), "rollups"),
         ]
         found = rounds(contestants, node.pid, ROUNDS)
     _print_outcomes("Reading a stream", contestants, found)
@@ -69,7 +77,7 @@ def reading() -> None:
         for other, demanded in ((C, 1), (FASTSTREAM, 4), (AIO_PIKA, 2.5)):
             measured = ratio(ours, found[f"{other}, {chunks}"])
             demands.append(_at_least(f"{chunks}: worker ÷ {other}", demanded, measured))
-    many = found[f"{WORKER}, 100 events a message"]
+    many = found[MANY]
     rate = statistics.median(outcome.rate for outcome in many)
     demands.append(_at_least("100 events a message: worker, events/s", 150_000, rate))
     single = found[f"{FASTSTREAM}, {LARGE}"]
@@ -98,7 +106,7 @@ def archive() -> None:
             contestants = [
                 _worker(
                     "eventsink worker, archive",
-                    singles(node, ARCHIVED, POURED),
+                    singles(node, ARCHIVED, BUSY, POURED),
                     "archive",
                     EVENTSINK_MONGO_URL=f"mongodb://127.0.0.1:{mongo.port}/",
                     EVENTSINK_STATE_URL=f"mongodb://127.0.0.1:{mongo.port}/",
