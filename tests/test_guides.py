@@ -21,61 +21,83 @@ APPS = dict(re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", GUIDE, re.MULTILIN
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
 
-async def totals(name: str, folder: Path, broker: Broker, *, until: int) -> list[int]:
-    """Run the app until it prints that total; every total that it printed. It must end well when it is told to."""
-    (folder / f"{name}.py").write_text(APPS[name])
-    password = folder / "password"
-    password.write_text("guest\n")
-    url = URL(broker.url).with_password(None)
-    url = url.with_query(exchange="numbers", queue="numbers.log", password_file=str(password))
-    environment = os.environ | {
-        "BROKER": str(url),
-        "PYTHONPATH": str(ROOT),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *(f"{name}.py", "worker", "--without-web", "-l", "info"),
-        cwd=folder,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    assert process.stdout is not None
-    said = ""
-    try:
-        async with asyncio.timeout(50):
-            while not (found := in_words(said)) or found[-1] < until:
-                line = (await process.stdout.readline()).decode()
-                assert line, said
-                said += line
-            process.send_signal(signal.SIGTERM)
-            said += (await process.communicate())[0].decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, said
-    assert "Traceback" not in said, said
-    assert "guest:" not in said
-    return in_words(said)
+class App:
+    """An app of the guide in a folder of its own, on the broker."""
+
+    def __init__(self, name: str, folder: Path, broker: Broker) -> None:
+        self._file = f"{name}.py"
+        self._folder = folder
+        (folder / self._file).write_text(APPS[name])
+        password = folder / "password"
+        password.write_text("guest\n")
+        url = URL(broker.url).with_password(None)
+        url = url.with_query(exchange="numbers", queue="numbers.log", password_file=str(password))
+        self._environment = os.environ | {"BROKER": str(url), "PYTHONPATH": str(ROOT)}
+
+    async def run(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start it as the guide says."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *(self._file, *arguments),
+            cwd=self._folder,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+
+    async def worked(self, word: str, *, until: int) -> list[int]:
+        """Work until it prints ``word`` and that number; every number that it printed so. It must end well when it
+        is told to."""
+        process = await self.run("worker", "--without-web", "-l", "info")
+        assert process.stdout is not None
+        said = ""
+        try:
+            async with asyncio.timeout(50):
+                while not (found := _numbers(word, said)) or found[-1] < until:
+                    line = (await process.stdout.readline()).decode()
+                    assert line, said
+                    said += line
+                process.send_signal(signal.SIGTERM)
+                said += (await process.communicate())[0].decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, said
+        assert "Traceback" not in said, said
+        assert "guest:" not in said
+        return _numbers(word, said)
 
 
-def in_words(said: str) -> list[int]:
-    return [int(total) for total in re.findall(r"total (\d+)", said)]
+def _numbers(word: str, said: str) -> list[int]:
+    return [int(number) for number in re.findall(rf"{word} (\d+)", said)]
 
 
 def test_every_app_of_the_guide_is_run_here() -> None:
-    assert set(APPS) == {"adder", "batches", "saving"}
+    assert set(APPS) == {"listener", "batches", "saving"}
     assert len(re.findall(r"^```python", GUIDE, re.MULTILINE)) == 3
 
 
-@pytest.mark.parametrize("name", ["adder", "batches"])
-async def test_an_app_of_the_guide_counts_what_it_sends(name: str, tmp_path: Path, broker: Broker) -> None:
-    assert (await totals(name, tmp_path, broker, until=3))[:3] == [1, 2, 3]
+def test_the_first_app_of_the_guide_has_ten_lines() -> None:
+    assert len([line for line in APPS["listener"].splitlines() if line]) == 10
+
+
+async def test_the_ten_lines_read_what_is_sent(tmp_path: Path, broker: Broker) -> None:
+    app = App("listener", tmp_path, broker)
+    for number in (7, 8):
+        sending = await app.run("send", "numbers", str(number))
+        said, _ = await sending.communicate()
+        assert sending.returncode == 0, said.decode()
+    assert await app.worked("got", until=8) == [7, 8]
+
+
+async def test_the_app_of_batches_counts_what_it_sends(tmp_path: Path, broker: Broker) -> None:
+    assert (await App("batches", tmp_path, broker).worked("total", until=3))[:3] == [1, 2, 3]
 
 
 async def test_the_app_that_saves_its_position_goes_on_where_it_was(tmp_path: Path, broker: Broker) -> None:
-    first = await totals("saving", tmp_path, broker, until=3)
-    again = await totals("saving", tmp_path, broker, until=first[-1] + 3)
+    app = App("saving", tmp_path, broker)
+    first = await app.worked("total", until=3)
+    again = await app.worked("total", until=first[-1] + 3)
     assert again == list(range(again[0], again[-1] + 1))
     assert first[-1] < again[0] <= first[-1] + 2  # one may have been on its way when the first run ended
