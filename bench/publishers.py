@@ -44,16 +44,16 @@ async def eventsink(url: str, exchange: str, queue: str, count: int) -> None:
 
 async def plain_aio_pika(url: str, exchange: str, queue: str, count: int) -> None:
     """One by one."""
-    lines = list(lines(count))
+    bodies = list(lines(count))
     connection = await aio_pika.connect(url)
     async with connection:
         channel = await connection.channel(on_return_raises=True)
         declared = await channel.get_exchange(exchange, ensure=False)
         span = Span()
         span.begin()
-        for line in lines:
+        for body in bodies:
             await declared.publish(
-                aio_pika.Message(line, content_type=JSON, delivery_mode=aio_pika.DeliveryMode.PERSISTENT),
+                aio_pika.Message(body, content_type=JSON, delivery_mode=aio_pika.DeliveryMode.PERSISTENT),
                 routing_key="",
                 mandatory=True,
             )
