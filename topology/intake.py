@@ -7,9 +7,9 @@ time; repeated events. A refusal is a dead letter before the batch is handed on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from typing import NamedTuple, TypeAlias, cast
 
 from schemas.events import Event
 from schemas.identity import identity
@@ -19,7 +19,7 @@ from topology.ids import Ids, Sighting
 from topology.log import NDJSON, Message
 from topology.metrics import Metrics
 from topology.outages import Outages
-from topology.position import MAX_INDEX, NOWHERE, Position, end_of_message, position, written
+from topology.position import MAX_INDEX, Position, end_of_message, position, written
 from topology.sinks import DeadLetter, DeadLetters
 from topology.state import StateStore
 
@@ -33,13 +33,8 @@ FUTURE_MS = 5 * 60_000
 RECORDED_AHEAD_MS = 4 * 60_000
 
 
-class _Item(NamedTuple):
-    """An event of a message, on its way to its place in time."""
-
-    position: Position
-    message: Message
-    body: bytes
-    event: Event
+#: An event on its way to its place in time: position, message, body, event. No class: there is one for each event.
+_Item: TypeAlias = tuple[Position, Message, bytes, Event]
 
 
 class _Refused(NamedTuple):
@@ -81,11 +76,11 @@ class Intake:
             await self._bury(refused)
         now = self._clock_ms()
         events = self._placed(items, now, await self._arrivals(items, now))
-        sightings, by_message = _sightings(items)
+        sightings = _sightings(items)
         repeated = await self._ids.repeated(sightings) if sightings else frozenset()
         duplicates: list[Position] = []
         if repeated:
-            duplicates = [at for at in map(itemgetter(0), events) if by_message.get(at, at) in repeated]
+            duplicates = [event.position for event in events if _sighted(event) in repeated]
             gone = set(duplicates)
             events = [event for event in events if event.position not in gone]
         self._metrics.received(self._group, len(items) + len(refused))
@@ -121,13 +116,13 @@ class Intake:
 
     async def _arrivals(self, items: Sequence[_Item], now: int) -> Mapping[Position, int]:
         """Arrivals that are facts: recorded by whoever read the event first, the same in every replay."""
-        open_items = [item for item in items if item.message.received_ms is None]
+        open_items = [item for item in items if item[1].received_ms is None]
         if not open_items:
             return {}
         recorded = dict(
             await self._outages.ridden_out(
                 "state",
-                lambda: self._store.arrivals(open_items[0].position, open_items[-1].position),
+                lambda: self._store.arrivals(open_items[0][0], open_items[-1][0]),
             )
         )
         self._last_arrival_ms = arrival = max(now, self._last_arrival_ms)
@@ -167,43 +162,48 @@ def _taken_apart(messages: Sequence[Message], epoch: int) -> tuple[list[_Item], 
             if isinstance(result, Refusal):
                 refused.append(_Refused(at, message, body, result))
             else:
-                items.append(_Item(at, message, body, result))
+                items.append((at, message, body, result))
             continue
         lines = read_lines(body)
         if len(lines) > MAX_INDEX:
             too_many = f"too_large: the message has {len(lines)} lines, at most {MAX_INDEX} are read"
             refused.append(_Refused(at, message, body, Refusal("", too_many)))
             continue
-        for at_line, (line, result) in enumerate(lines, at):
+        places = cast(Iterable[Position], count(at))
+        for place, (line, result) in zip(places, lines, strict=False):
             if isinstance(result, Refusal):
-                refused.append(_Refused(Position(at_line), message, line, result))
+                refused.append(_Refused(place, message, line, result))
             else:
-                items.append(_Item(Position(at_line), message, line, result))
+                items.append((place, message, line, result))
     return items, refused
 
 
-def _sightings(items: Sequence[_Item]) -> tuple[list[Sighting], dict[Position, Position]]:
-    """How to recognise what producers repeat; and of events that go by their message, the position that it was
-    sighted at.
+def _sightings(items: Sequence[_Item]) -> list[Sighting]:
+    """How to recognise what producers repeat.
 
     An event with an id and a time of its producer's is recognised by itself. Our own producers stamp what lacks them,
     a whole message at a time, and send it again whole: so its events share one sighting (docs/decisions/0021).
     """
     sightings: list[Sighting] = []
-    by_message: dict[Position, Position] = {}
-    sighted = NOWHERE
+    sighted: Message | None = None
     for at, message, _, event in items:
         if event.id is not None:
             time = message.received_ms if event.time is None else event.time
             if time is not None:
                 sightings.append(Sighting(time // 1000, identity(event.source, event.id, time), at))
-        elif message.event_id is not None and (received := message.received_ms) is not None:
-            # No event has this index, so none that is recognised by itself is at the same position.
-            by_message[at] = end = end_of_message(at)
-            if end != sighted:
-                sighted = end
-                sightings.append(Sighting(received // 1000, identity(None, message.event_id, received), end))
-    return sightings, by_message
+        elif message is not sighted:
+            sighted = message
+            received = message.received_ms
+            if message.event_id is not None and received is not None:
+                known = identity(None, message.event_id, received)
+                sightings.append(Sighting(received // 1000, known, end_of_message(at)))
+    return sightings
+
+
+def _sighted(event: LogEvent) -> Position:
+    """Where an event is sighted that is recognised at all. No event has the index at which its message is: so none
+    that is recognised by itself is there."""
+    return event.position if event.event.id is not None else end_of_message(event.position)
 
 
 def dead_letter(at: Position, body: bytes, *, received_ms: int, agent: str, refusal: Refusal) -> DeadLetter:
