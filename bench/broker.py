@@ -24,9 +24,8 @@ EXCHANGE = "clowder.metrics"
 QUEUE = "eventsink.log"
 #: No alarm is to stop a publisher: what a node needs is measured, not bounded, here.
 MEMORY = "4GB"
-#: Messages of one publish. A stream is stored, and sent, in chunks of what had come until the one before was written.
-POURED = 1000
-TRICKLED = 1
+#: Messages of one publish where nothing is said about it.
+TOGETHER = 1000
 
 
 @contextmanager
@@ -62,13 +61,13 @@ class StreamLog(NamedTuple):
 
 def empty(node: RabbitNode) -> StreamLog:
     """A log that is declared and holds nothing."""
-    return _filled(node, [], 0, POURED)
+    return _filled(node, [], 0, TOGETHER)
 
 
-def singles(node: RabbitNode, count: int, length: timedelta, together: int) -> StreamLog:
+def singles(node: RabbitNode, count: int, length: timedelta, together: int = TOGETHER) -> StreamLog:
     """A log of messages with one event each, without ids, as Clowder sends; the six hours of the sample take
-    ``length``. So many messages are published ``together`` before a confirm is waited for: that makes the chunks of
-    the stream."""
+    ``length``. So many messages are published ``together`` before their confirms are waited for. A stream is stored, and
+    sent, in chunks of what came together, and that decides how fast a broker can send it."""
     messages = [Outgoing(line, JSON, None, None) for line in lines(count, length)]
     return _filled(node, messages, count, together)
 
@@ -81,7 +80,7 @@ def hundreds(node: RabbitNode, count: int, length: timedelta) -> StreamLog:
         for start in range(0, count, MESSAGE_EVENTS)
         for some in [encoded[start : start + MESSAGE_EVENTS]]
     ]
-    return _filled(node, stamped(packed, time.time_ns() // 1_000_000), count, POURED)
+    return _filled(node, stamped(packed, time.time_ns() // 1_000_000), count, TOGETHER)
 
 
 def _filled(node: RabbitNode, messages: Sequence[Outgoing], events: int, together: int) -> StreamLog:

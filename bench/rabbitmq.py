@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.broker import EXCHANGE, POURED, QUEUE, TRICKLED, StreamLog, empty, hundreds, running_node, singles
+from bench.broker import EXCHANGE, QUEUE, StreamLog, empty, hundreds, running_node, singles
 from bench.contest import Contestant, Outcome, ratio, rounds, run
 from bench.folding import BUSY
 from bench.load import LENGTH, canonical_events
@@ -26,11 +26,12 @@ from topology.rabbitmq_reader import ReaderLimits
 from topology.uuid7 import uuid7
 
 ROUNDS = 3
-TRICKLED_EVENTS = 20_000
-POURED_EVENTS = 100_000
+#: How many are published at a time, and how many there are then to read: publishing one by one takes its time.
+SINGLES = {1: 20_000, 5: 50_000, 1000: 100_000}
 #: Slow readers read the beginning of the same log; a reader is no faster or slower at its end.
 MOST_FOR_SLOW = 20_000
-MANY_EVENTS = 400_000
+HISTORY_EVENTS = 100_000
+HUNDREDS_EVENTS = 400_000
 ARCHIVED = 10_000
 PUBLISHED = 50_000
 PUBLISHED_ONE_BY_ONE = 5_000
@@ -38,62 +39,58 @@ LATENCY_EVENTS = 1_000
 LATENCY_WARM_UP = 50
 LATENCY_EVERY_S = 0.01
 
-SMALL = "small chunks"
-LARGE = "large chunks"
 C = "C"
-WORKER = "eventsink worker"
-REPLAYED = f"{WORKER}, large chunks, history"
-MANY = f"{WORKER}, 100 events a message"
-MANY_REPLAYED = f"{MANY}, history"
+WORKER = "worker"
 FASTSTREAM = "FastStream"
 AIO_PIKA = "aio-pika"
+HISTORY = "worker, history"
+HUNDREDS = "worker, 100 events a message"
+HUNDREDS_HISTORY = "worker, 100 events a message, history"
 
 COLUMNS = ("", "events/s", "from", "to", "CPU µs an event", "broker's CPU µs a message", "MiB at most")
 RATIO_COLUMNS = ("", "demanded", "measured", "met")
 
 
 def reading() -> None:
-    """Group `rollups` as users run it beside three other readers: single events from two logs, one that was filled
-    message by message and one that was filled as fast as it takes them, then a hundred events a message.
+    """Group `rollups` as users run it beside three other readers: single events, published one by one, a few and many
+    at a time; then a hundred events a message.
 
     Times pass as when so many events really come. `history` is the sample's own pace, eight events a minute, read at
-    full speed: nearly every event then has a row of its own in the window of a minute."""
+    full speed: nearly every event then has a row of its own in the window of a minute.
+    """
     with running_node() as node, _c_program() as program:
-        print("filling five logs", file=sys.stderr, flush=True)
-        trickled = singles(node, TRICKLED_EVENTS, BUSY, TRICKLED)
-        poured = singles(node, POURED_EVENTS, BUSY, POURED)
-        contestants = [
-            *_readers(SMALL, program, trickled),
-            *_readers(LARGE, program, poured),
-            _worker(REPLAYED, singles(node, POURED_EVENTS, LENGTH, POURED), "rollups"),
-            _worker(MANY, hundreds(node, MANY_EVENTS, BUSY), "rollups"),
-            _worker(MANY_REPLAYED, hundreds(node, POURED_EVENTS, LENGTH), "rollups"),
+        contestants = []
+        for together, count in SINGLES.items():
+            stream = singles(node, count, BUSY, together)
+            contestants += [
+                Contestant(_named(C, together), _c_command(program, stream), count, count),
+                _worker(_named(WORKER, together), stream, "rollups"),
+                _other(_named(FASTSTREAM, together), "faststream", stream),
+                _other(_named(AIO_PIKA, together), "aio-pika", stream),
+            ]
+        contestants += [
+            _worker(HISTORY, singles(node, HISTORY_EVENTS, LENGTH), "rollups"),
+            _worker(HUNDREDS, hundreds(node, HUNDREDS_EVENTS, BUSY), "rollups"),
+            _worker(HUNDREDS_HISTORY, hundreds(node, HISTORY_EVENTS, LENGTH), "rollups"),
         ]
         found = rounds(contestants, node.pid, ROUNDS)
     _print_outcomes("Reading a stream", contestants, found)
     demands = []
-    for chunks in (SMALL, LARGE):
-        ours = found[f"{WORKER}, {chunks}"]
+    for together in SINGLES:
+        ours = found[_named(WORKER, together)]
         for other, demanded in ((C, 1), (FASTSTREAM, 4), (AIO_PIKA, 2.5)):
-            measured = ratio(ours, found[f"{other}, {chunks}"])
-            demands.append(_at_least(f"{chunks}: worker ÷ {other}", demanded, measured))
-    many = found[MANY]
-    rate = statistics.median(outcome.rate for outcome in many)
-    demands.append(_at_least("100 events a message: worker, events/s", 150_000, rate))
-    single = found[f"{FASTSTREAM}, {LARGE}"]
-    demands.append(
-        _at_least(f"100 events a message ÷ single events of {FASTSTREAM}", 20, ratio(many, single))
-    )
+            measured = ratio(ours, found[_named(other, together)])
+            demands.append(_at_least(f"{_named(WORKER, together)} ÷ {other}", demanded, measured))
+    rate = statistics.median(outcome.rate for outcome in found[HUNDREDS])
+    demands.append(_at_least(f"{HUNDREDS}, events/s", 150_000, rate))
+    for together in SINGLES:
+        other = _named(FASTSTREAM, together)
+        demands.append(_at_least(f"{HUNDREDS} ÷ {other}", 20, ratio(found[HUNDREDS], found[other])))
     _print_ratios(demands)
 
 
-def _readers(chunks: str, program: Path, stream: StreamLog) -> list[Contestant]:
-    return [
-        Contestant(f"{C}, {chunks}", _c_command(program, stream), stream.events, stream.messages),
-        _worker(f"{WORKER}, {chunks}", stream, "rollups"),
-        _other(f"{FASTSTREAM}, {chunks}", "faststream", stream),
-        _other(f"{AIO_PIKA}, {chunks}", "aio-pika", stream),
-    ]
+def _named(who: str, together: int) -> str:
+    return f"{who}, published {together} at a time"
 
 
 def archive() -> None:
@@ -105,8 +102,8 @@ def archive() -> None:
         with running_node() as node:
             contestants = [
                 _worker(
-                    "eventsink worker, archive",
-                    singles(node, ARCHIVED, BUSY, POURED),
+                    "worker, archive",
+                    singles(node, ARCHIVED, BUSY),
                     "archive",
                     EVENTSINK_MONGO_URL=f"mongodb://127.0.0.1:{mongo.port}/",
                     EVENTSINK_STATE_URL=f"mongodb://127.0.0.1:{mongo.port}/",
@@ -138,7 +135,7 @@ def latency() -> None:
     sent: list[float] = []
     with running_node() as node:
         stream = empty(node)._replace(events=LATENCY_EVENTS + LATENCY_WARM_UP)
-        worker = _worker("eventsink worker, 100 events/s", stream, "rollups")._replace(
+        worker = _worker("worker, 100 events/s", stream, "rollups")._replace(
             ready="running", meanwhile=lambda: sent.extend(asyncio.run(_publish_evenly(stream)))
         )
         outcome = run(worker, node.pid)
