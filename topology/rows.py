@@ -87,7 +87,9 @@ class RowCache:
         self._versions = versions
         self._max_bytes = max_bytes
         self._outages = outages
-        self._rows: OrderedDict[RowKey, Row] = OrderedDict()
+        self._rows: dict[RowKey, Row] = {}
+        #: Those that the store has as they are, the longest unused first: they may leave.
+        self._clean: OrderedDict[RowKey, Row] = OrderedDict()
         self._dirty: dict[RowKey, Row] = {}
         self._in_use: Counter[RowKey] = Counter()
         self._bytes = 0
@@ -109,7 +111,7 @@ class RowCache:
         """The rows of these keys, new ones empty. They are in the cache when this returns; use them
         before the next await. Waits while the store is away, and while unsaved rows fill the cache."""
         await self._room.wait()
-        rows = self._rows
+        rows, clean = self._rows, self._clean
         missing = [key for key in keys if key not in rows]
         if missing:
             with self._held(keys):
@@ -121,7 +123,8 @@ class RowCache:
         found = {}
         for key in keys:
             found[key] = rows[key]
-            rows.move_to_end(key)
+            if key in clean:
+                clean.move_to_end(key)
         return found
 
     def change(self, row: Row, state: Any, upto: Position) -> None:
@@ -140,6 +143,7 @@ class RowCache:
         if row.key in self._dirty:
             self._dirty_bytes += grown
         else:
+            del self._clean[row.key]
             self._dirty[row.key] = row
             self._dirty_bytes += weight
         if self._dirty_bytes >= self._max_bytes:
@@ -181,6 +185,7 @@ class RowCache:
             row.saved = revision
             if row.revision == revision and self._dirty.pop(row.key, None) is not None:
                 self._dirty_bytes -= row.weight
+                self._clean[row.key] = row
             if write.row.owed:
                 owing.append(Saved(row.key, row.version, state))
         if self._dirty_bytes < self._max_bytes:
@@ -201,9 +206,8 @@ class RowCache:
 
     def forget(self, wanted: Callable[[RowKey], bool]) -> None:
         """Drop saved rows that were purged from the store."""
-        for key in [key for key in self._rows if wanted(key)]:
-            if key not in self._dirty and key not in self._in_use:
-                self._bytes -= self._rows.pop(key).weight
+        for key in [key for key in self._clean if wanted(key) and key not in self._in_use]:
+            self._drop(key)
 
     @contextmanager
     def _held(self, keys: Sequence[RowKey]) -> Iterator[None]:
@@ -225,21 +229,23 @@ class RowCache:
             row = Row(key, stored.version, stored.upto, table.unpack(stored.data), stored.owed)
         row.weight = ROW_OVERHEAD_BYTES + table.weight(row.state)
         self._bytes += row.weight
-        self._rows[key] = row
+        self._rows[key] = self._clean[key] = row
 
     def _evict(self) -> None:
         excess = self._bytes - self._max_bytes
-        if excess <= 0:
-            return
         leaving: list[RowKey] = []
-        for key, row in self._rows.items():  # the longest unused first
+        for key, row in self._clean.items():
             if excess <= 0:
                 break
-            if key not in self._dirty and key not in self._in_use:
+            if key not in self._in_use:
                 leaving.append(key)
                 excess -= row.weight
         for key in leaving:
-            self._bytes -= self._rows.pop(key).weight
+            self._drop(key)
+
+    def _drop(self, key: RowKey) -> None:
+        del self._clean[key]
+        self._bytes -= self._rows.pop(key).weight
 
     def _table(self, key: RowKey) -> Table:
         return self._tables[key.table]
