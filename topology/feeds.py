@@ -52,6 +52,9 @@ class Feed:
         self._arrived = arrived
         self._queue: asyncio.Queue[object] = asyncio.Queue(1)
         self._number = 0
+        #: Of each record that was taken and not dealt with: its offset, and the first that is in it. Ascending.
+        self._outstanding: dict[int, int] = {}
+        self._newest = -1
 
     async def run(self) -> None:
         """Pull without end. Raises what the source raises."""
@@ -67,6 +70,21 @@ class Feed:
         self._number += 1
         return (Record(self._number, value, time.time(), None),)
 
+    @property
+    def unfinished(self) -> int | None:
+        """The first offset that was taken and not dealt with; None if there is none, and for a source of its own."""
+        return next(iter(self._outstanding.values()), None)
+
+    def dealt_with(self, offset: int) -> None:
+        """The record at this offset was acknowledged."""
+        self._outstanding.pop(offset, None)
+
+    def _note(self, first: int, offset: int) -> None:
+        if offset <= self._newest:
+            self._outstanding.clear()  # the log was made again: what came of the old one is not there any more
+        self._newest = offset
+        self._outstanding[offset] = first
+
     def _taken(self) -> object:
         return None if self._queue.empty() else self._queue.get_nowait()
 
@@ -80,6 +98,7 @@ class BatchFeed(Feed):
         if messages is None:
             return ()
         last = messages[-1]
+        self._note(messages[0].offset, last.offset)
         return (Record(last.offset, tuple(messages), _timestamp(last), None),)
 
 
@@ -98,6 +117,8 @@ class MessageFeed(Feed):
         taken = [self._messages.popleft() for _ in range(count)]
         if self._messages:
             self._arrived.set()
+        for message in taken:
+            self._note(message.offset, message.offset)
         return [
             Record(message.offset, message.body, _timestamp(message), _headers(message)) for message in taken
         ]

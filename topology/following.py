@@ -11,7 +11,7 @@ RFC 3339        what arrived then or later (on RabbitMQ to the chunk: earlier me
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from schemas.times import from_rfc3339
@@ -52,8 +52,8 @@ class Following:
 
     An outage is waited for, and reading goes on after the last message that was handed out. Where that is not
     possible an ERROR says so: messages that were cut off before they were read are left out, and a log that was
-    deleted and made again is read from its first message. Raises ``SettingsError`` where somebody declared the log
-    otherwise.
+    deleted and made again is read from its first message. So is one that ends before the number at which reading is
+    to start: that number is of another log. Raises ``SettingsError`` where somebody declared the log otherwise.
     """
 
     def __init__(self, source: Log, start: LogStart | int, outages: Outages | None = None) -> None:
@@ -65,7 +65,7 @@ class Following:
         #: The message before it, by which the log is known again; None where there is none.
         self._last: Message | None = None
 
-    async def batches(self) -> AsyncIterator[Sequence[Message]]:
+    async def batches(self) -> AsyncGenerator[Sequence[Message], None]:
         """Once for each ``Following``."""
         while True:
             try:
@@ -98,40 +98,43 @@ class Following:
 
     async def _where(self) -> int:
         if self._next is None:
-            self._next = await self._beginning()
-        last = self._last
-        if last is None or await self._is_there(last):
-            return self._next
-        log.error(
-            "the log is a new one (message %d is not what was read there): reading it from its first message; what "
-            "the old log held and nobody had read is lost",
-            last.offset,
-        )
-        self._next, self._last = 0, None
-        return 0
+            self._next, self._last = await self._beginning()
+        if self._next > 0 and (why := await self._replaced(self._next)) is not None:
+            log.error(
+                "the log is a new one (%s): reading it from its first message; what the old log held and nobody had "
+                "read is lost",
+                why,
+            )
+            self._next, self._last = 0, None
+        return self._next
 
-    async def _beginning(self) -> int:
+    async def _beginning(self) -> tuple[int, Message | None]:
         offset = self._start if isinstance(self._start, int) else await self._log.offset_since(self._start)
-        self._last = await message_before(self._log, offset) if offset else None
-        return offset
+        return offset, await message_before(self._log, offset) if offset else None
 
-    async def _is_there(self, last: Message) -> bool:
-        """Whether the log is still the one that ``last`` was read from."""
-        found = await self._log.message_at(last.offset)
-        if found is not None:
-            return found.digest() == last.digest()
+    async def _replaced(self, wanted: int) -> str | None:
+        """How it shows that this is not the log in which ``wanted`` is next; None where it is, as far as can be
+        told. Where messages from ``wanted`` on were cut off, that is said, and reading goes on behind them."""
+        last = self._last
+        if last is not None:
+            found = await self._log.message_at(last.offset)
+            if found is not None:
+                same = found.digest() == last.digest()
+                return None if same else f"message {last.offset} is not what was read there"
+        elif (end := await self._log.end_offset()) < wanted:
+            return f"it ends before message {wanted}, at {end}"
         first = await self._log.first_offset()
-        if first is None or first <= last.offset:
-            return False
-        if first > last.offset + 2:  # a broker may keep one offset for itself
+        if last is not None and (first is None or first <= last.offset):
+            return f"message {last.offset} is not there"
+        if first is not None and first > wanted + 1:  # a broker may keep one offset for itself
             log.error(
                 "data at risk: messages %d to %d of the log were cut off before they were read; keep the log longer",
-                last.offset + 1,
+                wanted,
                 first - 1,
             )
             # Told once: from here on the log is known by what is left of it.
-            self._last = None
-        return True
+            self._next, self._last = first, None
+        return None
 
 
 async def _fetched(reader: LogReader) -> Sequence[Message]:

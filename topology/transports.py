@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -30,18 +29,17 @@ from typing import Any, cast
 from faust.exceptions import ImproperlyConfigured
 from faust.transport.base import Transport
 from faust.transport.consumer import Consumer
-from faust.transport.producer import Producer
-from faust.types import TP, ConsumerMessage, RecordMetadata
+from faust.types import TP, ConsumerMessage
 from yarl import URL
 
 from topology import sqlite_log
 from topology.errors import SettingsError
-from topology.feeds import CONTENT_TYPE_HEADER, Batches, BatchFeed, Feed, MessageFeed, Record, Source
+from topology.feeds import Batches, BatchFeed, Feed, MessageFeed, Record, Source
 from topology.following import Following, read_start
-from topology.log import ID_HEADER, JSON, RECEIVED_HEADER, Log, LogStart, Outgoing
+from topology.log import Log, LogStart
+from topology.producing import LogProducer
 from topology.sqlite import Database
 from topology.sqlite_log import SqliteLog
-from topology.uuid7 import uuid7
 
 #: These are services of Faust's, and log with its others.
 logger = logging.getLogger("faust.transport.log")
@@ -77,9 +75,21 @@ class _Unread(dict[TP, int | None]):
 
 
 class _FedMessage(ConsumerMessage):
-    """Knows which feed it came from."""
+    """Knows which feed it came from, and tells it when agents are done with it."""
 
     feed: Feed
+    _acked = False
+
+    @property
+    def acked(self) -> bool:
+        """Whether all agents are done with it. Faust sets it, in compiled code that calls nothing else of ours."""
+        return self._acked
+
+    @acked.setter
+    def acked(self, done: bool) -> None:
+        self._acked = done
+        if done:
+            self.feed.dealt_with(self.offset)
 
 
 class LogConsumer(Consumer):
@@ -102,6 +112,8 @@ class LogConsumer(Consumer):
         self._arrived = asyncio.Event()
         self._generation = 0
         self._read_offset = _Unread()
+        #: Nothing is handed out between a subscription and the resuming of the streams, which empties them.
+        self._held = False
 
     async def on_start(self) -> None:
         """Faust's start of a service."""
@@ -117,7 +129,11 @@ class LogConsumer(Consumer):
         await self.transport.close()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
-        """Take the topics. Returns before they are assigned: the conductor waits for this call first."""
+        """Take the topics. Returns before they are assigned: the conductor waits for this call first.
+
+        Faust empties its streams when topics come or go while the app runs: what lay in them is read again.
+        """
+        self._held = True
         assigned = {TP(topic, 0) for topic in topics}
         self._generation += 1
         self.app.on_rebalance_start()
@@ -159,8 +175,14 @@ class LogConsumer(Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """What came. Nothing that was read before a seek."""
         async for tp, message in super().getmany(timeout):
-            if cast(_FedMessage, message).feed is self._feeds.get(tp):
+            if not self._held and cast(_FedMessage, message).feed is self._feeds.get(tp):
                 yield tp, message
+
+    def resume_flow(self) -> None:
+        """Hand out again."""
+        super().resume_flow()
+        self._held = False
+        self._arrived.set()
 
     def on_buffer_drop(self, tp: TP) -> None:
         """An agent has room again."""
@@ -188,7 +210,9 @@ class LogConsumer(Consumer):
         return records
 
     def _taken(self, wanted: Iterable[TP]) -> dict[TP, list[tuple[Feed, Record]]]:
-        records = {}
+        records: dict[TP, list[tuple[Feed, Record]]] = {}
+        if self._held:
+            return records
         for tp in wanted:
             feed = self._feeds.get(tp)
             if feed is not None and (taken := feed.take()):
@@ -241,7 +265,11 @@ class LogConsumer(Consumer):
         return max(acked) + 1 if acked else None
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Nothing is committed: topics begin where the transport says."""
+        """Nothing is committed: topics begin where the transport says, and begin again at the first message that an
+        agent is not done with."""
+        for tp, feed in list(self._feeds.items()):
+            if feed.unfinished is not None and not self.app.should_stop:
+                await self._seek(tp, feed.unfinished)
         return {}
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
@@ -277,68 +305,6 @@ class LogConsumer(Consumer):
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int:
         """There is one partition."""
         return 0
-
-
-class LogProducer(Producer):
-    """Appends to the log, whatever the topic: topics are readings of it.
-
-    Raises ``Unavailable`` while the broker does not take messages (then send the same again), ``ValueError`` for
-    what a message of the log cannot carry: a key, or headers other than ``content-type`` and ``x-eventsink-id``.
-    """
-
-    transport: LogTransport
-    logger = logger
-
-    async def on_start(self) -> None:
-        """Faust's start of a service."""
-        await super().on_start()
-        await self.transport.open()
-
-    async def on_shutdown(self) -> None:
-        """Faust's end of a service."""
-        await self.transport.close()
-
-    async def send_and_wait(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp: float | None,
-        headers: Any,
-        *,
-        transactional_id: str | None = None,
-    ) -> RecordMetadata:
-        """Append one message; durable when this returns. The offset in the answer is -1: a broker does not tell."""
-        if key is not None:
-            raise ValueError(f"a message of the log has no key, got {key!r}: put it into the value")
-        carried = {str(name): _text(content) for name, content in dict(headers or {}).items()}
-        content_type = carried.pop(CONTENT_TYPE_HEADER, JSON)
-        now_ms = int((time.time() if timestamp is None else timestamp) * 1000)
-        event_id = carried.pop(ID_HEADER, None) or str(uuid7(now_ms))
-        carried.pop(RECEIVED_HEADER, None)
-        if carried:
-            raise ValueError(f"a message of the log carries no headers {', '.join(sorted(carried))}")
-        await self.transport.log.publish([Outgoing(value or b"", content_type, event_id, now_ms)])
-        return RecordMetadata(topic, 0, TP(topic, 0), -1, now_ms / 1000, 0)
-
-    async def send(self, *args: Any, **kwargs: Any) -> Awaitable[RecordMetadata]:
-        """As ``send_and_wait``: durable when this returns. To send many, await them together: their confirms are
-        waited for at once."""
-        sent: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-        sent.set_result(await self.send_and_wait(*args, **kwargs))
-        return sent
-
-    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
-        """Topics need no declaration: they are readings of the log, which ``open`` declared."""
-
-    def key_partition(self, topic: str, key: bytes) -> TP:
-        """There is one partition."""
-        return TP(topic, 0)
-
-
-def _text(content: str | bytes) -> str:
-    return content.decode() if isinstance(content, bytes) else content
 
 
 class LogTransport(Transport):

@@ -11,6 +11,7 @@ import aio_pika
 import faust
 import pytest
 from faust.exceptions import ImproperlyConfigured
+from faust.transport.conductor import Conductor
 from faust.types import TP
 from yarl import URL
 
@@ -236,6 +237,61 @@ async def test_seek_reads_again_and_begin_goes_on(
         assert await collected.until(1) == [3]
     finally:
         await again.stop()
+
+
+@pytest.mark.parametrize("schema", [None, Batches()], ids=["messages", "batches"])
+@pytest.mark.parametrize("url", LOGS)
+async def test_a_topic_that_is_added_while_the_app_runs_costs_the_others_nothing(
+    url: Any,
+    schema: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Conductor, "_resubscribe_sleep_lock_seconds", 0)  # 45
+    app = application(url(tmp_path, request))
+    topic = app.topic("numbers", schema=schema, value_serializer="json")
+    read: list[int] = []
+    busy, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @app.agent(topic)
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            offsets = [value] if schema is None else [message.offset for message in value]
+            busy.set()
+            await go_on.wait()
+            read.extend(offsets)
+            if read[-1] == 99:
+                done.set()
+
+    added: list[int] = []
+    both = asyncio.Event()
+
+    async def add() -> None:
+        async for number in app.topic("added", value_serializer="json").stream():
+            added.append(number)
+            if number == 99:
+                both.set()
+
+    await app.start()
+    adding = None
+    try:
+        async with asyncio.timeout(40):
+            for number in range(100):
+                await topic.send(value=number if schema is None else b"%d" % number)
+            await busy.wait()
+            adding = asyncio.create_task(add())
+            await both.wait()  # the streams were emptied: it got what was read after that
+            go_on.set()
+            await done.wait()
+    finally:
+        if adding is not None:
+            adding.cancel()
+            await asyncio.gather(adding, return_exceptions=True)
+        await app.stop()
+    # What the agent had in hand may come again.
+    assert sorted(set(read)) == added == list(range(100))
+    assert len(read) <= (101 if schema is None else 200)
 
 
 @pytest.mark.servers
