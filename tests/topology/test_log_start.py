@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from tests.servers.rabbitmq import Broker
 from tests.topology.engine import NOW_MS, Engine, publish, rollup
 from tests.topology.stores import Stores, opened
 from topology.log import JSON, LogReader, LogStart, Outgoing
+from topology.rabbitmq_log import RabbitLog
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -124,3 +128,53 @@ async def test_a_log_that_began_late_is_no_cut_log_and_no_new_one(
     saved = await stores.state.read_group("rollups")
     assert saved is not None
     assert saved.generation == 2
+
+
+# -- on a broker: to the second, and to the chunk (each publish below is one, since it waits for its confirm) --
+
+
+@pytest.fixture
+async def on_broker(stores: Stores, broker: Broker) -> AsyncIterator[Stores]:
+    """Embedded stores, and the log on RabbitMQ."""
+    log = RabbitLog(broker.url, broker.exchange, broker.queue)
+    await log.open()
+    embedded, cast(Any, stores).log = stores.log, log
+    yield stores
+    cast(Any, stores).log = embedded
+    await log.close()
+
+
+async def the_next_second() -> datetime:
+    """Returns when it has begun."""
+    second = int(datetime.now(UTC).timestamp())
+    while int((now := datetime.now(UTC)).timestamp()) == second:
+        await asyncio.sleep(0.02)
+    return now
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [("first", 1 + 2 + 4), ("last", 4), ("between", 2 + 4), ("long ago", 1 + 2 + 4), ("tomorrow", 0)],
+)
+async def test_on_a_broker_too_and_a_saved_position_goes_before_it(
+    on_broker: Stores, start: str, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    await arrive(on_broker, (1, NOON))
+    between = await the_next_second()
+    await arrive(on_broker, (2, NOON))
+    await arrive(on_broker, (4, NOON))
+    times = {
+        "between": between,
+        "long ago": datetime(2020, 1, 1, tzinfo=UTC),
+        "tomorrow": between + timedelta(days=1),
+    }
+    begin = cast(LogStart, times.get(start, start))
+    await run(on_broker, begin)
+    assert await bytes_added(on_broker) == expected
+    for size in (8, 16):  # of which "last" and "tomorrow" would leave one out, or both
+        await arrive(on_broker, (size, NOON))
+    await run(on_broker, begin)
+    assert await bytes_added(on_broker) == expected + 8 + 16
+    # It is no log that was cut, and no new one.
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
