@@ -37,7 +37,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_LOG_QUEUE": "stream queue of the log [eventsink.log]",
     "EVENTSINK_LOG_MAX_AGE": "how long the log keeps events [14D]",
     "EVENTSINK_LOG_MAX_BYTES": "how much the log keeps [20GB]",
-    "EVENTSINK_LOG_START": "where a group begins that saved no position: first, last or a time [first]",
+    "EVENTSINK_LOG_START": "where a new group begins: first, last or a time [first]",
     "EVENTSINK_INFLUX_URL": "server of the rollups [embedded]",
     "EVENTSINK_INFLUX_TOKEN": "its token",
     "EVENTSINK_INFLUX_ORG": "its organisation [eventsink]",
