@@ -66,8 +66,8 @@ def empty(node: RabbitNode) -> StreamLog:
 
 def singles(node: RabbitNode, count: int, length: timedelta, together: int = TOGETHER) -> StreamLog:
     """A log of messages with one event each, without ids, as Clowder sends; the six hours of the sample take
-    ``length``. So many messages are published ``together`` before their confirms are waited for. A stream is stored, and
-    sent, in chunks of what came together, and that decides how fast a broker can send it."""
+    ``length``. So many messages are published ``together`` before their confirms are waited for: a stream is stored,
+    and sent, in chunks of what came together, and that decides how fast a broker can send it."""
     messages = [Outgoing(line, JSON, None, None) for line in lines(count, length)]
     return _filled(node, messages, count, together)
 
