@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -44,6 +45,28 @@ HEARTBEAT_S = 10
 #: Retention deletes whole segments: one is a small part of the log, and no larger than RabbitMQ's default.
 SEGMENTS = 20
 LARGEST_SEGMENT_BYTES = 500_000_000
+
+
+#: What aiormq reads of the URL's query; whatever else stands there is a mistake that nobody would notice.
+URL_PARAMETERS = frozenset(
+    {
+        *("auth", "cadata", "cafile", "capath", "certfile", "heartbeat", "keyfile", "name", "no_verify_ssl"),
+        "timeout",
+    }
+)
+#: Parameters of a Faust app's URL, and the settings that say the same.
+SETTINGS_OF_PARAMETERS = {
+    "exchange": "EVENTSINK_EXCHANGE",
+    "queue": "EVENTSINK_LOG_QUEUE",
+    "start": "EVENTSINK_LOG_START",
+}
+
+
+def _instead(name: str) -> str:
+    if name in SETTINGS_OF_PARAMETERS:
+        return f"set {SETTINGS_OF_PARAMETERS[name]}"
+    close = difflib.get_close_matches(name, sorted(URL_PARAMETERS | SETTINGS_OF_PARAMETERS.keys()), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(URL_PARAMETERS))}"
 
 
 class LoginRefused(SettingsError):
@@ -87,6 +110,9 @@ class Broker:
                 "the broker's URL cannot be read: write EVENTSINK_BROKER_URL as "
                 "amqp://USER:PASSWORD@HOST/VHOST, special characters of the password percent-encoded"
             )
+        for name in self._url.query:
+            if name not in URL_PARAMETERS:
+                raise SettingsError(f"{self}: there is no parameter {name!r}: {_instead(name)}")
 
     def __str__(self) -> str:
         url = self._url.with_query(None).with_fragment(None)

@@ -32,12 +32,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-@lru_cache(maxsize=50_000)
 def clean_tag(value: str | None) -> str:
     """A key tag as it is stored: never empty, at most 256 characters, nothing that needs escaping twice."""
     if value is None:
         return UNKNOWN
-    return _UNFIT.sub("_", value)[:MAX_TAG_CHARACTERS] or UNKNOWN
+    return _cleaned(value[:MAX_TAG_CHARACTERS])
+
+
+@lru_cache(maxsize=50_000)
+def _cleaned(value: str) -> str:
+    return _UNFIT.sub("_", value) or UNKNOWN
 
 
 class ByType:
@@ -132,12 +136,15 @@ class Rollup:
         joined = self._joined.get((kind, raw))
         if joined is None:
             tags = self._tags[kind]
-            values = iter(raw if isinstance(raw, tuple) else (raw,))
+            given = raw if isinstance(raw, tuple) else (raw,)
+            values = iter(given)
             cleaned = [tag.constant if tag.field is None else clean_tag(next(values)) for tag in tags]
             joined = _SEPARATOR.join(cleaned)
-            if len(self._joined) >= KEYS_REMEMBERED:
-                self._joined.clear()
-            self._joined[kind, raw] = joined
+            # A key may be a megabyte long: such are not remembered.
+            if all(value is None or len(value) <= MAX_TAG_CHARACTERS for value in given):
+                if len(self._joined) >= KEYS_REMEMBERED:
+                    self._joined.clear()
+                self._joined[kind, raw] = joined
         return joined
 
     def table(self, window: Tumbling) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -190,3 +191,13 @@ def test_every_field_is_written_zeros_included() -> None:
     assert (point.rollup, point.window, point.time) == ("space_storage", "1m", TIME)
     assert point.tags == (("space_id", "x"),)
     assert dict(point.fields) == {"bytes_added": 0, "files_removed": 0}
+
+
+def test_keys_of_any_length_cost_no_memory_beyond_their_rows() -> None:
+    tracemalloc.start()
+    for number in range(100):
+        tags = storage.tags(FileUploaded(file_id=None, space_id=f"{number}" + "x" * 100_000, bytes=0))
+        assert len(tags[0]) == 256
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000

@@ -25,7 +25,7 @@ SECRET = "s3cr%2Ft"
     ("url", "shown", "vhost"),
     [
         (f"amqp://user:{SECRET}@host:5673/events", "amqp://user:***@host:5673/events", "events"),
-        (f"amqps://user:{SECRET}@host/a%2Fb?password={SECRET}", "amqps://user:***@host/a%2Fb", "a/b"),
+        (f"amqps://user:{SECRET}@host/a%2Fb?cadata={SECRET}", "amqps://user:***@host/a%2Fb", "a/b"),
         (f"amqp://user:{SECRET}@[::1]/", "amqp://user:***@[::1]/", "/"),
         ("amqp://host", "amqp://host", "/"),
         ("amqp://user@host/%2F", "amqp://user@host/%2F", "/"),
@@ -104,6 +104,20 @@ def test_our_own_messages_come_back_as_they_were(sent: Outgoing) -> None:
     given.headers = {**(given.headers or {}), OFFSET_HEADER: 7}
     read = message(Delivery(1, header.marshal(), sent.body))
     assert read == Message(7, sent.body, sent.content_type or None, sent.event_id, sent.received_ms)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("exchnge=a", "no parameter 'exchnge': did you mean 'exchange'"),
+        ("exchange=a", "no parameter 'exchange': set EVENTSINK_EXCHANGE"),
+        ("heartbeet=5", "did you mean 'heartbeat'"),
+        ("x=1", "known are auth, "),
+    ],
+)
+def test_a_parameter_that_would_be_passed_over_is_refused(query: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Broker(f"amqp://host/?heartbeat=5&{query}")
 
 
 @pytest.mark.parametrize(
