@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 
-.PHONY: help setup run test check format bench soak lock stack-env clean
+.PHONY: help setup run test check format bench soak fuzz lock stack-env clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ bench: setup ## measure against what a user would otherwise use, with a table of
 
 soak: setup ## what takes too long for make test: a million events, memory within its limit
 	@$(BIN)/python -m bench.soak
+
+fuzz: setup ## property tests of what reads foreign bytes, with many more examples
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=0 \
+		tests/topology/test_rabbitmq_frames.py tests/topology/test_rabbitmq.py tests/schemas
 
 lock: setup ## resolve the dependencies of pyproject.toml again, into the lock files
 	@scripts/lock

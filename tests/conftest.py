@@ -22,6 +22,8 @@ pytest_plugins = sorted(
 # fails there fails for a reason in the change; a developer's machine looks for new ones.
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# `make fuzz`: as many as take about ten minutes.
+settings.register_profile("fuzz", deadline=None, max_examples=3000, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 #: Set by `make test`: there, a test that is skipped is a test that could not run.

@@ -176,5 +176,6 @@ async def test_on_a_broker_too_and_a_saved_position_goes_before_it(
         await arrive(on_broker, (size, NOON))
     await run(on_broker, begin)
     assert await bytes_added(on_broker) == expected + 8 + 16
-    # It is no log that was cut, and no new one.
-    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
+    # It is no log that was cut, and no new one. (aiormq tells of calls that a stop cut off.)
+    ours = [record for record in caplog.records if record.name.startswith("topology")]
+    assert not [record for record in ours if record.levelname in {"ERROR", "WARNING"}]
