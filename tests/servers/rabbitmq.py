@@ -37,7 +37,8 @@ VHOSTS_AT_A_TIME = 10
 class RabbitNode:
     """The node. ``start`` returns when it takes connections; ``stop`` and ``kill`` keep its data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *settings: str) -> None:
+        """``settings``: more lines of rabbitmq.conf."""
         self._folder = folder
         self.port, self.tls_port, distribution, self._mapper_port, tool = _free_ports(5)
         #: The certificate of the authority behind the one that the TLS listener shows.
@@ -53,7 +54,7 @@ class RabbitNode:
             f"listeners.ssl.1 = {LOOPBACK}:{self.tls_port}\n"
             f"{_certified(folder, self.authority)}"
             f"vm_memory_high_watermark.absolute = {MEMORY_LIMIT}\n"
-            "disk_free_limit.absolute = 1MB\n"
+            "disk_free_limit.absolute = 1MB\n" + "".join(f"{line}\n" for line in settings)
         )
         on_loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         self._environment = {
