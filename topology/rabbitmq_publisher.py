@@ -40,6 +40,8 @@ RETRY_AFTER_S = 0.1
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
 LAST_LOOK_S = 4.0
+#: Seconds for a look that is going on then; it takes milliseconds where the broker is there.
+LOOK_ENDS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ class RabbitPublisher:
         self._gone = False
         self._alarm = asyncio.Event()
         self._checking = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._sentinel: StreamConsumer | None = None
         self._sentinel_since = 0.0
@@ -117,6 +120,7 @@ class RabbitPublisher:
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """As ``Log.publish``. Raises nothing but ``Unavailable``."""
         if self._watching is None:
+            self._closing.clear()
             self._watching = asyncio.create_task(self._watch(), name="log publisher: watching")
         size = sum(len(message.body) for message in messages)
         if self._barred is not None and time.monotonic() < self._barred.until:
@@ -177,6 +181,11 @@ class RabbitPublisher:
     async def close(self) -> None:
         """A last look at what was confirmed, then the end; idempotent."""
         watching, self._watching = self._watching, None
+        if watching is not None:
+            # A look that is cut off leaves aiormq with channels that it has lost track of.
+            self._closing.set()
+            self._alarm.set()
+            await asyncio.wait({watching}, timeout=LOOK_ENDS_WITHIN_S)
         await stop(watching)
         if self._kept:
             await self._look_once_more()
@@ -273,7 +282,7 @@ class RabbitPublisher:
     async def _watch(self) -> None:
         every = self._limits.check_every.total_seconds()
         delay = FIRST_DELAY_S
-        while True:
+        while not self._closing.is_set():
             try:
                 await self.check()
                 wait, delay = every, FIRST_DELAY_S
@@ -287,7 +296,7 @@ class RabbitPublisher:
                 log.exception("data at risk: looking after the log failed, it is tried again")
                 wait, delay = pause(delay, None), min(delay * 2, LONGEST_DELAY_S)
             try:
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(0 if self._closing.is_set() else wait):
                     await self._alarm.wait()
             except TimeoutError:
                 pass

@@ -191,6 +191,19 @@ async def test_a_queue_deleted_during_publishing_loses_nothing_that_came_after(
     assert {f"id-{number}" for number in range(1000, 2000)} <= set(await ids(log))
 
 
+async def test_a_log_that_is_closed_at_any_moment_leaves_no_call_cut_off(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(12):
+        log = RabbitLog(broker.url, broker.exchange, broker.queue)
+        await log.open()
+        await log.publish([event(number)])
+        for _ in range(number):
+            await asyncio.sleep(0.001)
+        await log.close()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("aiormq")] == []
+
+
 async def test_closing_looks_at_the_log_a_last_time(broker: Broker, make_log: MAKE_LOG) -> None:
     log = await make_log(PublisherLimits(check_every=NEVER))
     await log.publish([event(0)])
