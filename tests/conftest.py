@@ -18,6 +18,9 @@ pytest_plugins = sorted(
     f"tests.servers.{module.stem}" for module in Path(__file__).with_name("servers").glob("[a-z]*.py")
 )
 
+# Its assertions are to show the difference, as those of a test do.
+pytest.register_assert_rewrite("tests.pipeline")
+
 # No deadline: a busy machine is not a fault. CI looks for the same examples each time, so that what
 # fails there fails for a reason in the change; a developer's machine looks for new ones.
 settings.register_profile("developer", deadline=None)

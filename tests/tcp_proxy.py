@@ -6,9 +6,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
 PIECE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Mute:
+    """Which ways pass nothing on any more, of some connections."""
+
+    requests: asyncio.Event = field(default_factory=asyncio.Event)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class TcpProxy:
@@ -19,8 +28,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._passing: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        #: Its connections pass nothing on any more; replaced for those that come after.
-        self._mute = asyncio.Event()
+        #: Of the connections of now; replaced for those that come after.
+        self._mute = _Mute()
         self.port = 0
         self.accepted = 0
 
@@ -32,8 +41,14 @@ class TcpProxy:
     def lose_all_packets(self) -> None:
         """As when a firewall forgets its connections: those of now stay open on both sides, for ever, and nothing
         that either side sends or does reaches the other. New ones work."""
-        mute, self._mute = self._mute, asyncio.Event()
-        mute.set()
+        self._mute.requests.set()
+        self.lose_answers()
+
+    def lose_answers(self) -> None:
+        """On the connections of now nothing that the server sends or does arrives any more; it still gets
+        everything. New ones work."""
+        mute, self._mute = self._mute, _Mute()
+        mute.answers.set()
 
     async def end(self) -> None:
         """Close everything."""
@@ -55,8 +70,9 @@ class TcpProxy:
             return
         self._writers.add(inner_writer)
         mute = self._mute
-        for source, target in ((reader, inner_writer), (inner_reader, writer)):
-            task = asyncio.create_task(_pass_on(source, target, mute))
+        ways = ((reader, inner_writer, mute.requests), (inner_reader, writer, mute.answers))
+        for source, target, muted in ways:
+            task = asyncio.create_task(_pass_on(source, target, muted))
             self._passing.add(task)
             task.add_done_callback(self._passing.discard)
 

@@ -128,6 +128,17 @@ async def test_connections_on_which_all_packets_are_lost_are_ended_by_the_heartb
     await pipeline.comes_out_exact()
 
 
+async def test_answers_that_are_lost_put_events_into_the_log_twice_and_into_no_number_twice(
+    broker: Broker, proxy: TcpProxy, make_pipeline: MAKE_PIPELINE
+) -> None:
+    pipeline = await make_pipeline(f"amqp://guest:guest@{LOOPBACK}:{proxy.port}/{broker.vhost}?heartbeat=1")
+    proxy.lose_answers()
+    async with asyncio.timeout(30):
+        await pipeline.goes_on()
+    await pipeline.comes_out_exact()
+    assert len(numbers_in(await whole(pipeline.log))) > len(pipeline.published)
+
+
 # -- the consumer goes away --
 
 
