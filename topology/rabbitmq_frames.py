@@ -36,6 +36,8 @@ HEARTBEAT = PREFIX.pack(8, 0, 0) + bytes([FRAME_END])
 PROTOCOL_HEADER = b"AMQP"
 
 #: Class and method, as one number.
+CHANNEL_CLOSE = 20 << 16 | 40
+CHANNEL_CLOSE_OK = 20 << 16 | 41
 RETURN = 60 << 16 | 50
 DELIVER = 60 << 16 | 60
 ACK = 60 << 16 | 80
@@ -104,11 +106,13 @@ class _Channel:
     """A channel whose deliveries, or answers to what is published, are taken: those that came, and the content
     that is on its way."""
 
-    __slots__ = ("came", "header", "left", "parts", "publishing", "receive", "tag")
+    __slots__ = ("came", "closed", "header", "left", "parts", "publishing", "receive", "tag")
 
     def __init__(self, receive: Callable[[Any], None], *, publishing: bool) -> None:
         self.receive = receive
         self.publishing = publishing
+        #: The broker sends nothing more on it.
+        self.closed = False
         self.came: list[Any] = []
         #: Of the delivery on its way, 0 of a return; None between them.
         self.tag: int | None = None
@@ -153,11 +157,14 @@ class FrameScanner:
         self._channels[channel] = _Channel(receive, publishing=True)
 
     def leave(self, channel: int, receive: Receive | ReceiveConfirms) -> None:
-        """``receive`` is called no more."""
+        """``receive`` is called no more. What still comes for it goes nowhere, until the channel's end: aiormq does not
+        read a channel that was left before its end, and after some frames would read nothing else any more."""
         taken = self._channels.get(channel)
         if taken is not None and taken.receive == receive:
             taken.came = []
-            del self._channels[channel]
+            taken.receive = _nobody
+            if taken.closed:
+                del self._channels[channel]
 
     def feed(self, data: bytes) -> None:
         """The next piece of the stream, however cut. Raises ``FrameError``, and is of no further use then; what was
@@ -216,6 +223,8 @@ class FrameScanner:
                 swallowed = True
                 if taken.came and (not touched or touched[-1] is not taken) and taken not in touched:
                     touched.append(taken)
+            elif taken is not None and taken.closed and taken.receive is _nobody:
+                del channels[number]
             elif number == 0 and kind == METHOD:
                 instead = self._overhear(data, at, following)
                 if instead is not None:
@@ -261,13 +270,18 @@ class FrameScanner:
             return True
         if taken.tag is not None:
             raise FrameError("a delivery breaks off")
-        if kind != METHOD or end - start < 5:
+        if kind != METHOD or end - start < 4:
             return False
         (method,) = _unpack_long(data, start)
+        if method in {CHANNEL_CLOSE, CHANNEL_CLOSE_OK}:
+            taken.closed = True
+            return False
         if taken.publishing:
             return self._answered(taken, method, data, start + 4, end)
         if method != DELIVER:
             return False
+        if end - start < 5:
+            raise FrameError("a delivery has no tag")
         behind_consumer = start + 5 + data[start + 4]
         if behind_consumer + 8 > end:
             raise FrameError("a delivery has no tag")
@@ -315,6 +329,10 @@ class FrameScanner:
         elif method == UNBLOCKED:
             self.blocked = None
         return None
+
+
+def _nobody(came: Sequence[Any]) -> None:
+    """Of a channel that was left."""
 
 
 class ScannedTransport(TransportFactory):

@@ -112,11 +112,11 @@ async def until_held(reader: RabbitReader, size: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_published(log: RabbitLog, message: Outgoing) -> None:
+async def until_published(log: RabbitLog, *messages: Outgoing) -> None:
     async with asyncio.timeout(60):
         while True:
             try:
-                await log.publish([message])
+                await log.publish(messages)
             except Unavailable:
                 await asyncio.sleep(0.05)
             else:
@@ -183,7 +183,7 @@ async def test_a_queue_deleted_during_publishing_loses_nothing_that_came_after(
 ) -> None:
     async with foreign(broker) as channel:
         for number in range(0, 2000, 20):
-            await log.publish([event(n) for n in range(number, number + 20)])
+            await until_published(log, *(event(n) for n in range(number, number + 20)))
             if number == 1000:
                 await channel.queue_delete(broker.queue)
     await log.publisher.check()
@@ -290,6 +290,24 @@ async def test_what_the_broker_refused_to_declare_is_not_asked_for_in_a_loop(
         assert 1 <= broker.node.words.count("inequivalent arg 'type'") - before <= 10
         await channel.exchange_delete(broker.exchange)
     await until_published(log, event(1))
+
+
+async def test_a_look_that_is_cut_off_at_any_moment_does_not_hold_up_its_connection(
+    broker: Broker, log: RabbitLog
+) -> None:
+    await log.publish([event(number) for number in range(1000)])
+    await log.publisher.close()  # else it looks, too
+    for turns in [*range(1, 100), *range(1, 100)]:
+        look = asyncio.create_task(log.end_offset())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        look.cancel()
+        await asyncio.gather(look, return_exceptions=True)
+        try:
+            async with asyncio.timeout(8):  # less than what a call that is not answered takes
+                assert await log.end_offset() == 1000
+        except Unavailable:
+            pass  # aiormq lost track of a channel number: said at once, and the next use connects anew
 
 
 # -- the broker goes away --
