@@ -124,6 +124,7 @@ class Checkpoints:
             digest=reading.read_digest,
             watermark=reading.watermark,
             horizon=reading.horizon,
+            begins_at_first=reading.begins_at_first,
         )
 
     def _worth_saving(self, state: GroupState, now: int) -> bool:

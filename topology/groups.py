@@ -77,7 +77,6 @@ class Group:
         self._checkpoints: Checkpoints | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._told_epoch = 0
-        self._begins_at_first = False
         #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
         #: all the same, and the rows would then look as if another worker had written them.
         self._checkpointing = asyncio.Lock()
@@ -260,20 +259,24 @@ class Group:
         """Where a group begins that has read nothing. What it leaves out counts as read, and that is saved first: a
         crash must not move the beginning past what came meanwhile."""
         epoch = await self._agreed_epoch(await self._parts.store.epoch())
-        if self._begins_at_first:
+        if reading.begins_at_first or self._parts.log_start == "first":
             return epoch, 0
         log_of_ours = self._parts.log
         offset = await log_of_ours.offset_since(self._parts.log_start)
         before = await message_before(log_of_ours, offset) if offset else None
         if before is None:
-            # Decided once: what comes while the log is reopened is not to be left out.
-            self._begins_at_first = True
+            # Decided once: what comes while the log is reopened, or the worker is down, is not to be left out.
+            reading.begins_at_first = True
+            await self._save_beginning(reading)
             return epoch, 0
         reading.begin_after(position(epoch, before.offset, MAX_INDEX), before.digest())
-        async with self._checkpointing:
-            await self._started(self._checkpoints).save_beginning(reading)
+        await self._save_beginning(reading)
         log.info("group %s has no saved position and begins at message %d of the log", self.name, offset)
         return epoch, before.offset + 1
+
+    async def _save_beginning(self, reading: Reading) -> None:
+        async with self._checkpointing:
+            await self._started(self._checkpoints).save_beginning(reading)
 
     async def _same_log(self, read: Position, digest: bytes) -> Seen:
         """Whether the log still has this message, has cut it away, or is another log."""

@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple, Protocol
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
 
-#: AMQP headers of our own producers (the embedded log has columns for them). An event that lacks an
-#: id gets ``ID_HEADER`` (in an NDJSON message: that and ``.index``); ``RECEIVED_HEADER`` is the
-#: arrival in integer epoch milliseconds. So a resend of the same message is recognised.
+#: AMQP headers of our own producers (the embedded log has columns for them). ``RECEIVED_HEADER``
+#: is the arrival in integer epoch milliseconds. By both together a message that is sent again is recognised, with
+#: all its events that have no id of their own.
 ID_HEADER = "x-eventsink-id"
 RECEIVED_HEADER = "x-eventsink-received"
 

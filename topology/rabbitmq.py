@@ -8,7 +8,7 @@ import asyncio
 import difflib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -82,6 +82,7 @@ class Connection(aio_pika.Connection):
         transport = ScannedTransport()
         self.kwargs["transport_factory"] = transport
         self.scanner: FrameScanner = transport.scanner
+        self.abort = transport.abort
 
     @property
     def is_open(self) -> bool:
@@ -391,11 +392,33 @@ async def stop(*tasks: asyncio.Task[None] | None) -> None:
 
 async def end(connection: Connection) -> None:
     """Close, in good order if that is quick; raises nothing."""
+    closing = asyncio.ensure_future(connection.close())
+    try:
+        await asyncio.wait({closing}, timeout=CLOSE_LIMIT_S)
+    finally:
+        if not closing.done():
+            # aiormq waits, deaf to cancellation, until everything is sent, which a broker that takes nothing delays
+            # for ever.
+            connection.abort()
+    await asyncio.wait({closing}, timeout=CLOSE_LIMIT_S)
+    if not closing.done():
+        closing.cancel()
+    elif not closing.cancelled() and (error := closing.exception()) is not None:
+        log.debug("closing a connection: %r", error)
+
+
+async def closed(closing: Awaitable[object]) -> None:
+    """Wait for a close, but not for long. Raises nothing but a cancellation that is meant for the caller: aiormq
+    raises another one where the connection is ending."""
     try:
         async with asyncio.timeout(CLOSE_LIMIT_S):
-            await connection.close()
+            await closing
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
     except (AMQPError, OSError, RuntimeError) as error:
-        log.debug("closing a connection: %r", error)
+        log.debug("closing: %r", error)
 
 
 @asynccontextmanager
@@ -409,11 +432,7 @@ async def open_channel(connection: Connection, *, prefetch: int = 0) -> AsyncIte
             await channel.set_qos(prefetch_count=prefetch)
         yield channel
     finally:
-        try:
-            async with asyncio.timeout(CLOSE_LIMIT_S):
-                await channel.close()
-        except (AMQPError, OSError, RuntimeError) as error:
-            log.debug("closing a channel: %r", error)
+        await closed(channel.close())
 
 
 async def message_count(connection: Connection, queue: str) -> int:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import takewhile
-from typing import cast
+from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractChannel
 from aiormq.abc import ChannelFrame
-from aiormq.exceptions import AMQPError
 
 from topology.log import Outgoing
-from topology.rabbitmq import CLOSE_LIMIT_S, Connection
+from topology.rabbitmq import Connection, closed
 from topology.rabbitmq_frames import (
     AROUND_BYTES,
     BODY,
@@ -29,6 +28,7 @@ from topology.rabbitmq_frames import (
     PREFIX,
     Answer,
     Confirm,
+    FrameScanner,
 )
 from topology.rabbitmq_messages import content_header
 
@@ -70,10 +70,12 @@ class _Batch:
 class ConfirmChannel:
     """Publishes to ``exchange``; at most ``outstanding`` messages wait for their confirms at once."""
 
-    def __init__(self, exchange: str, outstanding: int) -> None:
+    def __init__(self, exchange: str, outstanding: int, progressed: Callable[[], None]) -> None:
+        """``progressed`` is called whenever confirms came."""
         name = exchange.encode()
         self._method = PUBLISH + bytes([len(name)]) + name + NO_ROUTING_KEY + MANDATORY
         self._outstanding = outstanding
+        self._progressed = progressed
         #: The one that it was opened on.
         self.connection: Connection | None = None
         self._channel: AbstractChannel | None = None
@@ -131,11 +133,7 @@ class ConfirmChannel:
         """Raises nothing; idempotent."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            try:
-                async with asyncio.timeout(CLOSE_LIMIT_S):
-                    await channel.close()
-            except (AMQPError, OSError, RuntimeError):
-                pass  # gone is gone
+            await closed(channel.close())
         self._end(None)
 
     async def _until_room(self) -> int:
@@ -145,6 +143,10 @@ class ConfirmChannel:
             await self._or_ended(self._queued)
             self._queued = None
         while not self._ended.done():
+            if self.connection is not None and self.connection.scanner.blocked is not None:
+                # What is written now is taken some time, whatever its caller was told meanwhile.
+                await self._until_unblocked(self.connection.scanner)
+                continue
             room = self._outstanding - len(self._waiting)
             if room > 0:
                 return room
@@ -158,15 +160,17 @@ class ConfirmChannel:
         if self._plain is None:
             raise RuntimeError("the channel was not opened")
         frames: list[bytes] = []
-        size = 0
+        size = count = 0
         for message in messages[at : at + min(room, WRITE_MESSAGES)]:
-            self._tag += 1
-            self._waiting[self._tag] = (batch, at)
             frames += self._frames(message, self._plain)
-            at += 1
+            count += 1
             size += len(message.body)
             if size > WRITE_BYTES:
                 break
+        for _ in range(count):  # not before all of them are known to be writable: the broker counts with us
+            self._tag += 1
+            self._waiting[self._tag] = (batch, at)
+            at += 1
         drained = asyncio.get_running_loop().create_future()
         frame = ChannelFrame(payload=b"".join(frames), should_close=False, drain_future=drained)
         try:
@@ -177,6 +181,14 @@ class ConfirmChannel:
             self._queued = None
         await self._or_ended(drained)
         return at
+
+    async def _until_unblocked(self, scanner: FrameScanner) -> None:
+        unblocked = asyncio.ensure_future(scanner.unblocked.wait())
+        try:
+            waited_for: set[asyncio.Future[Any]] = {unblocked, self._ended}
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            unblocked.cancel()
 
     def _frames(self, message: Outgoing, plain: aiormq.Channel) -> Iterator[bytes]:
         number = plain.number
@@ -205,6 +217,7 @@ class ConfirmChannel:
             else:
                 self._settle(tag, answer)
         self._room.set()
+        self._progressed()
 
     def _settle(self, tag: int, answer: Answer) -> None:
         waiting = self._waiting.pop(tag, None)

@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractChannel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 
-from topology.rabbitmq import CLOSE_LIMIT_S, Connection, said
+from topology.rabbitmq import Connection, closed, said
 from topology.rabbitmq_frames import Delivery
 from topology.rabbitmq_messages import OFFSET_HEADER
 
@@ -70,13 +70,13 @@ class StreamConsumer:
         if self._ended:
             return
         self._ended = True
-        try:
-            async with asyncio.timeout(CLOSE_LIMIT_S), self._writing:
-                if self._channel is not None and self._channel.is_initialized:
-                    await self._channel.close()
-                self._leave()  # not before: until then there are deliveries on their way
-        except (AMQPError, OSError, RuntimeError):
-            pass  # gone is gone
+        await closed(self._close())
+
+    async def _close(self) -> None:
+        async with self._writing:
+            if self._channel is not None and self._channel.is_initialized:
+                await self._channel.close()
+            self._leave()  # not before: until then there are deliveries on their way
 
     def _leave(self) -> None:
         if self._connection is not None and self._plain is not None:

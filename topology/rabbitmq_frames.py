@@ -146,6 +146,8 @@ class FrameScanner:
         self._shown_at = -SIGN_OF_LIFE_EVERY_S
         #: Why the broker takes no more publishing on this connection (``connection.blocked``); None while it does.
         self.blocked: str | None = None
+        self.unblocked = asyncio.Event()
+        self.unblocked.set()
 
     def take(self, channel: int, receive: Receive) -> None:
         """Hand what is delivered on ``channel`` to ``receive``, in order, once for each piece of the stream. To be
@@ -326,8 +328,10 @@ class FrameScanner:
         elif method == BLOCKED and size >= 5:
             reason = data[start + 5 : start + 5 + data[start + 4]]
             self.blocked = reason.decode(errors="replace")
+            self.unblocked.clear()
         elif method == UNBLOCKED:
             self.blocked = None
+            self.unblocked.set()
         return None
 
 
@@ -340,6 +344,7 @@ class ScannedTransport(TransportFactory):
 
     def __init__(self) -> None:
         self._reader: asyncio.StreamReader | None = None
+        self._socket: asyncio.Transport | None = None
         self.scanner = FrameScanner(self._pass_on)
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -360,7 +365,13 @@ class ScannedTransport(TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        self._socket = transport
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def abort(self) -> None:
+        """Give the socket up, with what was not sent yet."""
+        if self._socket is not None:
+            self._socket.abort()
 
     def _pass_on(self, data: bytes) -> None:
         if self._reader is not None:

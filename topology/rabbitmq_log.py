@@ -8,6 +8,7 @@ rabbitmq_reader       one reading
 rabbitmq_consumer     the consumer under it
 rabbitmq_frames       the way of deliveries from the socket to it, past aiormq
 rabbitmq_publisher    appending, and looking after the log meanwhile
+rabbitmq_confirms     the channel under it
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class RabbitLog:
         """Connect and declare. Raises ``Unavailable`` or ``SettingsError``."""
         await self._link.declare()
         self._logged_in = True
+        self.publisher.open()
 
     async def close(self) -> None:
         """Close everything, readers included, after a last look at what was published; idempotent."""

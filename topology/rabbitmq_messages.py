@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from topology.log import ID_HEADER, RECEIVED_HEADER, Message, Outgoing
+from topology.position import MAX_OFFSET
 from topology.rabbitmq_frames import Delivery
 
 #: Where a stream says which message this is.
@@ -89,7 +90,11 @@ class _Unreadable(Exception):
 
 def content_header(message: Outgoing) -> bytes:
     """The payload of the content header under which a message is published: persistent, with our two headers, and
-    with id and arrival in AMQP's own properties for other people's consumers, who know no header of ours."""
+    with id and arrival in AMQP's own properties for other people's consumers, who know no header of ours.
+
+    Raises ``ValueError`` for what AMQP cannot carry: an arrival before 1970, a content type over 255 bytes, text that
+    is not Unicode.
+    """
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE
     table = last = b""
     if message.event_id is not None:
@@ -99,10 +104,14 @@ def content_header(message: Outgoing) -> bytes:
             flags |= MESSAGE_ID
             last = bytes([len(event_id)]) + event_id
     if message.received_ms is not None:
+        if not 0 <= message.received_ms <= LATEST_MS:
+            raise ValueError(f"the arrival {message.received_ms} is not in the years 1970 to 9999")
         flags |= TIMESTAMP
         table += _RECEIVED_ENTRY + _LONG_LONG.pack(message.received_ms)
         last += _LONG_LONG.pack(message.received_ms // 1000)
     content_type = message.content_type.encode()
+    if len(content_type) > LONGEST_SHORT_STRING:
+        raise ValueError(f"a content type of {len(content_type)} bytes does not fit, 255 do")
     return b"".join(
         (
             _CONTENT.pack(BASIC, 0, len(message.body), flags),
@@ -157,6 +166,8 @@ def message(delivery: Delivery) -> Message | None:
         offset = _sought_offset(header)
     if offset is None:
         return None
+    if not 0 <= offset <= MAX_OFFSET:
+        return None
     return Message(offset, delivery.body, content_type, event_id, received_ms)
 
 
@@ -176,7 +187,8 @@ def _ours(header: bytes, at: int, end: int) -> tuple[int | None, str | None, int
             size = SIZES[kind]
         else:
             raise _Unreadable
-        if name == _OFFSET:
+        # Of two by this name a broker has replaced the first one only; the other is a producer's invention.
+        if name == _OFFSET and offset is None:
             offset = _integer(header, at, kind)
         elif name == _RECEIVED:
             number = _integer(header, at, kind)
@@ -214,7 +226,7 @@ def _timestamp_ms(header: bytes, at: int, flags: int) -> int | None:
             at += 1 + header[at]
     (stamp,) = _long_long(header, at)
     ms: int = stamp if stamp > LATEST_SECOND else stamp * 1000
-    return ms if ms <= LATEST_MS else None
+    return ms if 0 < ms <= LATEST_MS else None  # 0 is how some say that they have none
 
 
 def _behind_flags(header: bytes, at: int) -> int:

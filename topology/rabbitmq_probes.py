@@ -20,9 +20,9 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 import aiormq.abc
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
-from topology.errors import Unavailable
+from topology.errors import SettingsError, Unavailable
 from topology.log import LogStart, Message
 from topology.rabbitmq import (
     CALL_LIMIT_S,
@@ -132,6 +132,10 @@ class Probes:
                     yield look
                     if look.strange:
                         raise not_a_stream(self._broker, self._queue)
+            except ChannelAccessRefused as error:
+                raise SettingsError(
+                    f"{self._broker}: the user may not read the queue {self._queue!r}: grant it the permission read"
+                ) from error
             except ChannelNotFoundEntity as error:
                 if not is_missing(error):
                     raise

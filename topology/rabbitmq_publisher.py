@@ -40,13 +40,15 @@ RETRY_AFTER_S = 0.1
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
 LAST_LOOK_S = 4.0
+#: Seconds. Confirms come thousands of times in one.
+PUT_OFF_EVERY_S = 0.1
 #: Seconds for a look that is going on then; it takes milliseconds where the broker is there.
 LOOK_ENDS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherLimits:
-    """``timeout`` bounds the wait for confirms: a broker whose memory or disk is short stops reading and says
+    """``timeout`` bounds the wait while no confirm comes: a broker whose memory or disk is short stops reading and says
     nothing more. ``outstanding`` messages wait for their confirms at once, and ``waiting_bytes`` for their turn: who
     comes beyond is refused at once. ``kept_bytes`` of confirmed bodies are kept for publishing again; beyond them a
     look is taken without waiting for ``check_every``."""
@@ -100,6 +102,11 @@ class RabbitPublisher:
         self._gone = False
         self._alarm = asyncio.Event()
         self._checking = asyncio.Lock()
+        #: Nothing more is taken; and, after the last look, nothing more is sent.
+        self._closed = self._shut = False
+        #: Of the publishes that wait for confirms; put off whenever some come.
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._put_off_at = 0.0
         self._closing = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._sentinel: StreamConsumer | None = None
@@ -119,7 +126,9 @@ class RabbitPublisher:
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """As ``Log.publish``. Raises nothing but ``Unavailable``."""
-        if self._watching is None:
+        if self._closed:
+            raise Unavailable(f"{self._broker}: the log was closed: open it again")
+        if self._watching is None or self._watching.done():
             self._closing.clear()
             self._watching = asyncio.create_task(self._watch(), name="log publisher: watching")
         size = sum(len(message.body) for message in messages)
@@ -138,9 +147,9 @@ class RabbitPublisher:
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         try:
             for start in range(0, len(messages), self._limits.outstanding):
-                await self._timely(messages[start : start + self._limits.outstanding])
                 if self._kept_bytes > self._limits.kept_bytes:
                     await self.check()
+                await self._timely(messages[start : start + self._limits.outstanding])
         except SettingsError as error:
             # Found at the start it ends a process. Here it must not: events come in, and there is a spool. Nor may
             # everybody who publishes ask the broker again what it has refused, in a loop.
@@ -178,8 +187,13 @@ class RabbitPublisher:
             self._forget(kept)
         await self._post_sentinel(await self._control.connection())
 
+    def open(self) -> None:
+        """Publish again, after ``close``."""
+        self._closed = self._shut = False
+
     async def close(self) -> None:
         """A last look at what was confirmed, then the end; idempotent."""
+        self._closed = True
         watching, self._watching = self._watching, None
         if watching is not None:
             # A look that is cut off leaves aiormq with channels that it has lost track of.
@@ -192,19 +206,33 @@ class RabbitPublisher:
         sentinel, self._sentinel = self._sentinel, None
         if sentinel is not None:
             await sentinel.end()
+        self._shut = True
         await self._line.close()
 
     # -- publishing --
 
     async def _timely(self, messages: Sequence[Outgoing]) -> None:
         try:
-            async with asyncio.timeout(self._limits.timeout.total_seconds()):
-                await self._send(messages)
+            async with asyncio.timeout(self._limits.timeout.total_seconds()) as deadline:
+                self._deadlines.add(deadline)
+                try:
+                    await self._send(messages)
+                finally:
+                    self._deadlines.discard(deadline)
         except TimeoutError as error:
             if self.blocked is None:
                 # What was written may still be read some time; by a connection that is given up it is not.
                 self._line.drop()
             raise Unavailable(f"{self._trouble()} for {self._limits.timeout.total_seconds():g} s") from error
+
+    def _put_off(self) -> None:
+        """A broker that confirms is there, however slow: a publish is given up when nothing comes any more."""
+        now = asyncio.get_running_loop().time()
+        if now - self._put_off_at >= PUT_OFF_EVERY_S:
+            self._put_off_at = now
+            for deadline in self._deadlines:
+                if not deadline.expired():
+                    deadline.reschedule(now + self._limits.timeout.total_seconds())
 
     def _trouble(self) -> str:
         reason = self.blocked
@@ -247,12 +275,16 @@ class RabbitPublisher:
 
     async def _open_channel(self) -> ConfirmChannel:
         async with self._opening:
+            if self._shut:
+                raise Unavailable(
+                    f"{self._broker}: the log was closed: what was not confirmed is not certain"
+                )
             connection = await self._line.connection()
             channel = self._channel
             if channel is None or not channel.is_open or channel.connection is not connection:
                 if channel is not None:
                     await channel.close()
-                channel = ConfirmChannel(self._exchange, self._limits.outstanding)
+                channel = ConfirmChannel(self._exchange, self._limits.outstanding, self._put_off)
                 with unavailable(self._broker, "opening a channel"):
                     await channel.open(connection)
                 self._confirmed_before = self._confirmed
@@ -292,7 +324,12 @@ class RabbitPublisher:
                         "the log cannot be looked at, %d message(s) are kept: %s", len(self._kept), error
                     )
                 wait, delay = pause(delay, None), min(delay * 2, LONGEST_DELAY_S)
-            except Exception:  # whatever it is: a log that nobody looks after any more loses in silence
+            except (Exception, asyncio.CancelledError) as error:
+                # Whatever it is: a log that nobody looks after any more loses in silence. aiormq cancels what waits
+                # on a connection that ends.
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                    raise
                 log.exception("data at risk: looking after the log failed, it is tried again")
                 wait, delay = pause(delay, None), min(delay * 2, LONGEST_DELAY_S)
             try:

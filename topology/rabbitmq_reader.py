@@ -87,7 +87,7 @@ class RabbitReader:
         self._arrived = asyncio.Event()
         self._came_at = monotonic()
         #: Offsets that did not come. To be looked into: retention may have overtaken us.
-        self._gap: range | None = None
+        self._gaps: list[range] = []
         self._cut = 0
         #: The buffer is full, and what the broker was still allowed to send goes by unread.
         self._overflown = False
@@ -201,7 +201,7 @@ class RabbitReader:
             return
         # One offset between two messages is the broker's own note at the start of a segment.
         if came.offset > self._next + 1 and self._last is not None:
-            self._gap = range(self._next, came.offset)
+            self._gaps.append(range(self._next, came.offset))
         self._next = came.offset + 1
         self._last = came
         self._buffered_bytes += size
@@ -277,21 +277,22 @@ class RabbitReader:
                 await self._consumer.begin(connection, self._queue, offset)
 
     async def _look_into_gap(self) -> None:
-        gap, self._gap = self._gap, None
-        if gap is None or self._connection is None:
+        gaps, self._gaps = self._gaps, []
+        if not gaps or self._connection is None:
             return
         try:
             first = await self._probes.first(self._connection)
         except EventsinkError:
             return  # reading is about to end, for that reason
-        if first is not None and first > gap.start:
-            self._cut += len(gap)
-            log.error(
-                "data at risk: messages %d to %d of the log were cut off before they were read; keep the log "
-                "longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
-                gap.start,
-                gap.stop - 1,
-            )
+        for gap in gaps:
+            if first is not None and first > gap.start:
+                self._cut += len(gap)
+                log.error(
+                    "data at risk: messages %d to %d of the log were cut off before they were read; keep the log "
+                    "longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
+                    gap.start,
+                    gap.stop - 1,
+                )
 
     # -- what goes wrong --
 

@@ -43,6 +43,7 @@ class Reading:
         self.read_up_to = saved.read_up_to
         self.read_digest = saved.digest
         self.horizon = saved.horizon
+        self.begins_at_first = saved.begins_at_first
         #: The first offset that was left when a cut was told of.
         self.told: int | None = None
         self.handed_up_to = min(self.positions.values())

@@ -15,7 +15,7 @@ import msgspec
 from topology.measures import Cell, Distinct, EventType, Measure
 from topology.sinks import Point, Value
 from topology.state import RowKey
-from topology.windows import WINDOWS, Tumbling
+from topology.windows import MINUTE, WINDOWS, Tumbling
 
 Tags: TypeAlias = tuple[str, ...]
 Cells: TypeAlias = tuple[Cell, ...]
@@ -117,6 +117,8 @@ class Rollup:
         self._joined: dict[tuple[EventType, Any], str] = {}
         if _SEPARATOR in name or not self.key:
             raise ValueError(f"rollup {name!r} needs a plain name and at least one key tag")
+        if windows[0].seconds % MINUTE.seconds:
+            raise ValueError(f"rollup {name!r}: {windows[0].name} is not made of whole minutes")
         for finer, coarser in itertools.pairwise(windows):
             if coarser.seconds % finer.seconds:
                 raise ValueError(

@@ -46,7 +46,8 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a group is. ``positions``: for each agent, everything up to it is folded and saved.
     ``read_up_to`` is the furthest that was read and ``digest`` is of that message: found again, it proves that
     the log is still the same. ``horizon``: windows that end at or before it are gone (epoch seconds, None =
-    none is). ``watermark`` in epoch milliseconds."""
+    none is). ``watermark`` in epoch milliseconds. ``begins_at_first``: the log was empty when the group first read it,
+    so nothing of it is to be left out."""
 
     generation: int
     positions: dict[str, Position] = {}
@@ -54,6 +55,7 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes = b""
     watermark: int | None = None
     horizon: int | None = None
+    begins_at_first: bool = False
 
 
 class StateStore(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import pamqp.frame
+from hypothesis import assume
 from hypothesis import strategies as st
 from pamqp.base import Frame
 from pamqp.body import ContentBody
@@ -16,6 +17,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from topology.log import ID_HEADER, RECEIVED_HEADER, Message
+from topology.position import MAX_OFFSET
 from topology.rabbitmq_frames import (
     AROUND_BYTES,
     LARGEST_FRAME_BYTES,
@@ -111,6 +113,8 @@ offsets = st.integers(0, (1 << 63) - 1).map(
 def properties(draw: st.DrawFn) -> bytes:
     """Flags and properties of a content header, all valid; often with an offset, as from a stream."""
     table = draw(tables(values)) + draw(st.one_of(offsets, st.just(b""))) + draw(tables(values))
+    # Of two offsets pamqp takes the last one, and the broker's is the first: a test of its own tells.
+    assume(table.count(bytes([len(OFFSET_HEADER)]) + OFFSET_HEADER.encode()) < 2)
     given: list[Callable[[], bytes]] = [
         lambda: short_string(draw(texts)),  # content type
         lambda: short_string(draw(texts)),
@@ -311,13 +315,13 @@ def decoded(delivery: Delivery) -> Message | None:
     given = header.properties
     headers: Mapping[str, object] = given.headers or {}
     offset, event_id, received = (headers.get(name) for name in (OFFSET_HEADER, ID_HEADER, RECEIVED_HEADER))
-    if not isinstance(offset, int) or not is_number(offset):
+    if not isinstance(offset, int) or not is_number(offset) or not 0 <= offset <= MAX_OFFSET:
         return None
     received_ms = (
         received if isinstance(received, int) and is_number(received) and 0 <= received <= LATEST_MS else None
     )
     if received_ms is None and given.timestamp is not None:
-        received_ms = round(given.timestamp.timestamp() * 1000)
+        received_ms = round(given.timestamp.timestamp() * 1000) or None
     return Message(
         offset,
         delivery.body,

@@ -21,7 +21,7 @@ from topology.rollups import Rollup
 from topology.rows import RowCache
 from topology.sqlite import Database
 from topology.sqlite_state import SqliteState
-from topology.windows import DAY, HOUR, MINUTE
+from topology.windows import DAY, HOUR, MINUTE, Tumbling
 
 storage = Rollup(
     "space_storage",
@@ -201,3 +201,10 @@ def test_keys_of_any_length_cost_no_memory_beyond_their_rows() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 1_000_000
+
+
+def test_windows_that_are_not_made_of_minutes_are_no_rollup() -> None:
+    with pytest.raises(ValueError, match="not made of whole minutes"):
+        Rollup(
+            "fine", key=["space_id"], measures={"files": Count(FileUploaded)}, windows=[Tumbling("10s", 10)]
+        )

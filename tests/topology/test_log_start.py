@@ -179,3 +179,19 @@ async def test_on_a_broker_too_and_a_saved_position_goes_before_it(
     # It is no log that was cut, and no new one. (aiormq tells of calls that a stop cut off.)
     ours = [record for record in caplog.records if record.name.startswith("topology")]
     assert not [record for record in ours if record.levelname in {"ERROR", "WARNING"}]
+
+
+@pytest.mark.parametrize("how", ["stop", "crash"])
+async def test_an_empty_log_is_read_from_its_first_message_whatever_happens_before_that_comes(
+    stores: Stores, how: str
+) -> None:
+    engine = Engine(stores)
+    engine.parts = dataclasses.replace(engine.parts, log_start="last")
+    await engine.start()
+    while not all(group.reading.begins_at_first for group in engine.groups):
+        await engine.tick()
+    await engine.checkpoint()
+    await (engine.stop() if how == "stop" else engine.crash())
+    await arrive(stores, (1, NOON), (2, NOON), (4, NOON))  # while the worker is down
+    await run(stores, "last")
+    assert await bytes_added(stores) == 7

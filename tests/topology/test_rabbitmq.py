@@ -164,9 +164,26 @@ def test_a_delivery_without_an_offset_is_not_from_a_stream(headers: dict[str, An
     assert message(delivery(Basic.Properties(headers=headers))) is None
 
 
+def test_of_two_offsets_the_first_counts_which_is_the_one_that_a_broker_wrote() -> None:
+    entry = b"\x0fx-stream-offsetl"
+    table = entry + struct.pack(">q", 77) + entry + struct.pack(">q", 1 << 45)
+    payload = struct.pack(">HHQHI", 60, 0, 2, 1 << 13, len(table)) + table
+    assert message(Delivery(1, payload, b"{}")) == Message(77, b"{}")
+
+
+@pytest.mark.parametrize("offset", [-1, 1 << 38, 1 << 62])
+def test_an_offset_that_no_log_has_is_none(offset: int) -> None:
+    assert message(delivery(Basic.Properties(headers={OFFSET_HEADER: offset}))) is None
+
+
+def test_a_timestamp_of_zero_is_none() -> None:
+    given = Basic.Properties(headers={OFFSET_HEADER: 3}, timestamp=datetime.fromtimestamp(0, UTC))
+    assert message(delivery(given)) == Message(3, b"{}")
+
+
 def broken(before: bytes, after: bytes, **given: Any) -> bytes:
     """A content header at offset 77 of which one part is replaced by something that is not allowed."""
-    headers = {**given.pop("headers", {}), OFFSET_HEADER: (1 << 40) + 77}
+    headers = {**given.pop("headers", {}), OFFSET_HEADER: (1 << 37) + 77}
     payload = ContentHeader(0, 300, Basic.Properties(headers=headers, **given)).marshal()
     assert before in payload
     return payload.replace(before, after)
@@ -196,4 +213,4 @@ BROKEN = [
 
 @pytest.mark.parametrize("payload", BROKEN)
 def test_what_cannot_be_read_counts_as_left_out_and_the_offset_stays(payload: bytes) -> None:
-    assert message(Delivery(1, payload, b"{}")) == Message((1 << 40) + 77, b"{}", None, None, None)
+    assert message(Delivery(1, payload, b"{}")) == Message((1 << 37) + 77, b"{}", None, None, None)

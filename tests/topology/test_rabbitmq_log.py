@@ -310,6 +310,54 @@ async def test_a_look_that_is_cut_off_at_any_moment_does_not_hold_up_its_connect
             pass  # aiormq lost track of a channel number: said at once, and the next use connects anew
 
 
+async def test_a_closed_log_takes_nothing_until_it_is_opened_again(broker: Broker, log: RabbitLog) -> None:
+    await log.publish([event(0)])
+    publishing = [asyncio.create_task(_publish_for_ever(log, number)) for number in range(3)]
+    await asyncio.sleep(0.05)
+    await log.close()
+    for task in publishing:
+        async with asyncio.timeout(30):
+            assert "closed" in await task
+    with pytest.raises(Unavailable, match="was closed"):
+        await log.publish([event(1)])
+    await log.open()
+    await log.publish([event(1)])
+    assert (await ids(log))[-1] == "id-1"
+
+
+async def _publish_for_ever(log: RabbitLog, number: int) -> str:
+    while True:
+        try:
+            await log.publish([event(number, size=1000) for _ in range(200)])
+        except Unavailable as error:
+            return str(error)
+
+
+async def test_a_user_who_may_not_read_is_told_and_what_is_kept_stays_bounded(broker: Broker) -> None:
+    broker.node.ctl("add_user", "deaf", "secret")
+    broker.node.ctl("set_permissions", "--vhost", broker.vhost, "deaf", ".*", ".*", r"clowder\..*")
+    url = broker.node.url(broker.vhost, user="deaf", password="secret")
+    log = RabbitLog(url, broker.exchange, broker.queue, publishing=PublisherLimits(kept_bytes=100_000))
+    await log.open()
+    told = ""
+    for _ in range(30):
+        try:
+            await log.publish([event(number, size=1000) for number in range(50)])
+        except Unavailable as error:
+            told = str(error)
+    assert "the user may not read the queue" in told
+    assert log.publisher.kept_bytes <= 200_000
+    await log.close()
+
+
+async def test_what_cannot_be_written_as_amqp_is_refused_and_counts_for_nothing(log: RabbitLog) -> None:
+    unfit = event(1)._replace(received_ms=-1)
+    with pytest.raises(ValueError, match="arrival"):
+        await log.publish([event(0), unfit])
+    await log.publish([event(2)])
+    assert await ids(log) == ["id-2"]
+
+
 # -- the broker goes away --
 
 
@@ -415,6 +463,35 @@ async def test_a_blocked_broker_is_unavailable_within_bounds_and_taken_up_again(
     await until_published(log, event(2))
     assert "id-2" in await ids(log)
     await reader.close()
+
+
+async def test_what_is_refused_while_the_broker_is_blocked_does_not_come_afterwards_and_closing_ends(
+    broker: Broker, make_log: MAKE_LOG
+) -> None:
+    log = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
+    full = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
+    for each in (log, full):
+        await each.publish([event(0)])
+    await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+
+        async def blocked() -> bool:
+            with pytest.raises(Unavailable):
+                await log.publish([event(1)])  # told of the alarm, it stays in doubt
+            return log.publisher.blocked is not None
+
+        await until(blocked)
+        for number in range(10, 20):
+            with pytest.raises(Unavailable, match="low on memory"):
+                await log.publish([event(number)])
+        with pytest.raises(Unavailable):  # more than the socket takes
+            await full.publish([event(number, size=900_000) for number in range(20, 60)])
+        async with asyncio.timeout(30):
+            await full.close()
+    finally:
+        await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
+    await until_published(log, event(2))
+    assert {"id-1", "id-2"} >= set(await ids(log)) - {"id-0"} - {f"id-{number}" for number in range(20, 60)}
 
 
 # -- what a reader holds --
