@@ -2,9 +2,9 @@
 
 A confirm says only that the broker kept the message for every queue that is bound to the exchange. So a
 publish is mandatory (no queue at all: it comes back), and beside the publishing, once a second and on another
-connection, it is looked after that the log's queue is there, that it is bound, and that it grew by at least
-what was confirmed. Where it did not, the log is declared again, and everything confirmed since the last good
-look is published again; the ids of the events make that harmless.
+connection, it is looked after that the log's queue is there and grew by at least what was confirmed; where others
+append, too, that the last confirmed message is in it. Where not, the log is declared again, and everything
+confirmed since the last good look is published again; the ids of the events make that harmless.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ RETRY_AFTER_S = 0.1
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
 LAST_LOOK_S = 4.0
+#: More than can be on their way while the end is looked for.
+LOOKED_BACK_MESSAGES = 5000
 #: Seconds. Confirms come thousands of times in one.
 PUT_OFF_EVERY_S = 0.1
 #: Seconds for a look that is going on then; it takes milliseconds where the broker is there.
@@ -176,7 +178,11 @@ class RabbitPublisher:
                 self._gone = True
         except NoQueue:
             self._gone = True
-        if self._gone or self._fell_short(end, confirmed):
+        if (
+            self._gone
+            or self._fell_short(end, confirmed)
+            or await self._missing(connection, kept, end, confirmed)
+        ):
             await self._mend()
         else:
             # Somebody may have taken the binding or the exchange away just now.
@@ -338,6 +344,19 @@ class RabbitPublisher:
             except TimeoutError:
                 pass
             self._alarm.clear()
+
+    async def _missing(self, connection: Connection, kept: int, end: int | None, confirmed: int) -> bool:
+        """Whether the last message kept is not in the log although that has grown: by what others append, while our
+        binding was gone and another queue took our messages."""
+        if end is None or self._baseline is None or not kept:
+            return False
+        certain = confirmed - self._baseline.confirmed - self._baseline.in_flight
+        last = self._kept[kept - 1].event_id
+        if certain <= 0 or last is None or end - self._baseline.end == certain:
+            return False
+        # Some of ours were on their way at the last look, and may lie before what was the end then.
+        start = max(0, self._baseline.end - LOOKED_BACK_MESSAGES)
+        return not await self._probes.holds(connection, last, start=start, end=end)
 
     def _fell_short(self, end: int | None, confirmed: int) -> bool:
         """Whether the log has grown by less than what was confirmed since the baseline. Others append, too, and

@@ -264,6 +264,36 @@ async def test_a_lost_binding_beside_a_queue_of_somebody_else_is_noticed_by_the_
         assert await log.end_offset() == 6  # once is enough
 
 
+async def test_a_lost_binding_is_noticed_although_others_append_to_the_log(
+    broker: Broker, make_log: MAKE_LOG, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await make_log(PublisherLimits(check_every=NEVER))
+    await log.publish([event(0)])
+    await log.publisher.check()
+    async with foreign(broker) as channel:
+        theirs = await channel.declare_queue("theirs", exclusive=True)
+        await theirs.bind(broker.exchange)
+        exchange = await channel.get_exchange(broker.exchange, ensure=False)
+        ours = await channel.get_queue(broker.queue, ensure=False)
+        for number in range(50):
+            await exchange.publish(aio_pika.Message(b'{"foreign": %d}' % number), "")
+        await log.publish([event(number) for number in range(1, 4)])  # behind those, and in the log
+        await log.publisher.check()
+        assert "data at risk" not in caplog.text
+        for number in range(50):
+            await exchange.publish(aio_pika.Message(b'{"foreign": %d}' % number), "")
+
+        async def grown() -> bool:
+            return await log.end_offset() == 104
+
+        await until(grown)
+        await ours.unbind(broker.exchange)
+        await log.publish([event(number) for number in range(4, 7)])  # to the other queue alone
+        await log.publisher.check()
+    assert {f"id-{number}" for number in range(7)} <= set(await ids(log))
+    assert [r.levelname for r in caplog.records if "data at risk" in r.message] == ["ERROR"]
+
+
 async def test_what_is_kept_for_publishing_again_is_bounded(broker: Broker, make_log: MAKE_LOG) -> None:
     log = await make_log(PublisherLimits(check_every=NEVER, kept_bytes=10_000, outstanding=10))
     for number in range(0, 100, 10):
