@@ -15,6 +15,7 @@ from cli.options import examples, takes_settings
 from cli.settings import MEANINGS, MongoSettings, Settings
 from cli.tables import print_table
 from topology.errors import EventsinkError, Unavailable
+from topology.log import LogStart
 from topology.sqlite import Database
 from web.keys import Keys
 
@@ -177,6 +178,10 @@ def _keys(settings: Settings) -> str:
     return f"{len(keys)} key{'' if len(keys) == 1 else 's'}" if keys else "none yet: eventsink keys create"
 
 
+def _start(start: LogStart) -> str:
+    return start if isinstance(start, str) else f"what arrived from {start:%Y-%m-%d %H:%M:%S} UTC on"
+
+
 def _plan(settings: Settings) -> list[str]:
     log = settings.log
     kept = f"{log.max_age}, at most {log.max_bytes / 1e9:,.3g} GB"
@@ -189,6 +194,10 @@ def _plan(settings: Settings) -> list[str]:
         f"write rollups to {rollups} and raw events to {raw_events},",
         f"and let an event correct its window for {days:,.6g} days.",
     ]
+    if log.start != "first":
+        lines.append(
+            f"A group without a saved position would begin at EVENTSINK_LOG_START: {_start(log.start)}."
+        )
     for name, forwarder in (("Amplitude", settings.amplitude), ("Google Analytics", settings.google)):
         if forwarder is not None:
             lines.append(f"{name} is set: this release forwards nothing to it yet.")

@@ -148,6 +148,10 @@ def count(value: str) -> int:
     return int(value)
 
 
+#: Between this machine and the broker's.
+CLOCKS_DIFFER = timedelta(minutes=5)
+
+
 def log_start(value: str) -> LogStart:
     match value:
         case "first":
@@ -156,8 +160,14 @@ def log_start(value: str) -> LogStart:
             return "last"
     ms = from_rfc3339(value)
     if ms is None:
-        raise Wrong(f"is {_quote(value)}: write first, last or a time, for example 2026-01-31T00:00:00Z")
-    return datetime.fromtimestamp(ms / 1000, UTC)
+        raise Wrong(
+            f"is {_quote(value)}: write first, last or a time with its zone, for example 2026-01-31T00:00:00Z"
+        )
+    start = datetime.fromtimestamp(ms / 1000, UTC)
+    if start > datetime.now(UTC) + CLOCKS_DIFFER:
+        # Everything until then would be left out, and counted as read.
+        raise Wrong(f"is {_quote(value)}, which is yet to come: write a time that has passed, first or last")
+    return start
 
 
 def log_format(value: str) -> str:

@@ -67,7 +67,7 @@ async def test_what_is_wrong_is_told_at_once(broker: Broker, tmp_path: Path) -> 
         refused(tmp_path / "vhost", node.url("nowhere")),
         refused(tmp_path / "certificate", node.tls_url(broker.vhost)),
     )
-    assert "refuses user or password: mend EVENTSINK_BROKER_URL" in user.line
+    assert "refuses user or password: mend the broker's URL (EVENTSINK_BROKER_URL)" in user.line
     assert "refuses the virtual host 'nowhere': make it" in vhost.line
     assert "cannot be verified" in certificate.line
     assert "add ?cafile=FILE to EVENTSINK_BROKER_URL" in certificate.line

@@ -155,12 +155,14 @@ class Broker:
     def _refusal(self, error: AMQPError) -> LoginRefused | None:
         match error:
             case ProbableAuthenticationError() | AuthenticationError():
-                return LoginRefused(f"{self} refuses user or password: mend EVENTSINK_BROKER_URL")
+                return LoginRefused(
+                    f"{self} refuses user or password: mend the broker's URL (EVENTSINK_BROKER_URL)"
+                )
             case InvalidFrameError() if "Connection.Close" in str(error):
                 # aiormq 7.2 loses the broker's words here; the virtual host is all that was asked for.
                 return LoginRefused(
                     f"{self} refuses the virtual host {self.vhost!r}: make it, let the user into it, "
-                    "or mend EVENTSINK_BROKER_URL"
+                    "or mend the broker's URL (EVENTSINK_BROKER_URL)"
                 )
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
             return LoginRefused(

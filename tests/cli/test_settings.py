@@ -372,3 +372,8 @@ def test_where_the_log_begins_may_be_a_time() -> None:
 def test_where_the_log_begins_is_nothing_else(text: str) -> None:
     with pytest.raises(SettingsError, match=r"EVENTSINK_LOG_START .*first, last or a time"):
         loaded({"EVENTSINK_LOG_START": text})
+
+
+def test_a_start_that_is_yet_to_come_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"EVENTSINK_LOG_START .*yet to come"):
+        loaded({"EVENTSINK_LOG_START": "2999-01-01T00:00:00Z"})
