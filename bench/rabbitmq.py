@@ -22,7 +22,7 @@ from bench.load import LENGTH, canonical_events
 from cli.tables import print_table
 from tests.servers.mongo import StandIn
 from topology.log import JSON, Outgoing
-from topology.rabbitmq_reader import ReaderLimits
+from topology.rabbitmq_reader import ACKS_PER_PREFETCH, ReaderLimits
 from topology.uuid7 import uuid7
 
 ROUNDS = 3
@@ -191,7 +191,9 @@ def _c_program() -> Iterator[Path]:
 
 def _c_command(program: Path, stream: StreamLog) -> list[str]:
     where = ["127.0.0.1", str(stream.node.port), "guest", "guest", stream.vhost]
-    return [str(program), *where, QUEUE, str(stream.messages), str(ReaderLimits().prefetch)]
+    prefetch = ReaderLimits().prefetch
+    credit = [str(prefetch), str(prefetch // ACKS_PER_PREFETCH)]
+    return [str(program), *where, QUEUE, str(stream.messages), *credit]
 
 
 def _worker(name: str, stream: StreamLog, group: str, **settings: str) -> Contestant:

@@ -1,5 +1,5 @@
-/* What a C program takes from a stream: stream_reader HOST PORT USER PASSWORD VHOST QUEUE COUNT PREFETCH
-   Reads from the first message on, acknowledges as our reader does, does nothing with what it reads. Prints what
+/* What a C program takes from a stream: stream_reader HOST PORT USER PASSWORD VHOST QUEUE COUNT PREFETCH EVERY
+   Reads from the first message on, acknowledges every so many as our reader does, does nothing with what it reads. Prints what
    bench/spans.py prints, then waits for the end of its input. */
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
@@ -18,8 +18,8 @@ static void check(int good, const char *what) {
 }
 
 int main(int argc, char **argv) {
-    check(argc == 9, "reading 8 arguments");
-    long count = atol(argv[7]), prefetch = atol(argv[8]), unacknowledged = 0;
+    check(argc == 10, "reading 9 arguments");
+    long count = atol(argv[7]), prefetch = atol(argv[8]), every = atol(argv[9]), unacknowledged = 0;
     amqp_connection_state_t connection = amqp_new_connection();
     check(amqp_socket_open(amqp_tcp_socket_new(connection), argv[1], atoi(argv[2])) == 0, "connecting");
     check(amqp_login(connection, argv[5], 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, argv[3], argv[4]).reply_type
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
         amqp_maybe_release_buffers(connection);
         check(amqp_consume_message(connection, &envelope, NULL, 0).reply_type == AMQP_RESPONSE_NORMAL, "reading");
         if (read == 0) { began = seconds(CLOCK_MONOTONIC); cpu = seconds(CLOCK_PROCESS_CPUTIME_ID); }
-        if (++unacknowledged >= prefetch / 4) {
+        if (++unacknowledged >= every) {
             amqp_basic_ack(connection, 1, envelope.delivery_tag, 1);
             unacknowledged = 0;
         }
