@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from agents.activity import activity
 from agents.archive import archive
+from agents.extractions import extractions
 from agents.storage import storage
 from agents.traffic import traffic
+from agents.uptime import uptime
 from topology.agents import Agent
-from topology.rollups import Rollup
+from topology.operators import AnyRollup
 
-AGENTS: tuple[Agent, ...] = (storage, traffic, activity, archive)
+AGENTS: tuple[Agent, ...] = (storage, extractions, uptime, traffic, activity, archive)
 
-ROLLUPS: Mapping[str, Rollup] = {rollup.name: rollup for agent in AGENTS for rollup in agent.rollups}
+ROLLUPS: Mapping[str, AnyRollup] = {rollup.name: rollup for agent in AGENTS for rollup in agent.rollups}
 
 __all__ = ["AGENTS", "ROLLUPS"]

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from topology.rollups import Rollup
+from topology.operators import AnyRollup
 
 
 class AgentBatch(Protocol):
     """A batch as one agent sees it. Each method may be called once for a batch; both wait while what
     they need is away, and leave it to the engine that no event is lost or counted twice."""
 
-    async def fold(self, rollup: Rollup) -> None:
+    async def fold(self, rollup: AnyRollup) -> None:
         """Fold the events into the rows of a rollup of this agent."""
 
     async def archive(self) -> None:
@@ -38,7 +38,7 @@ class Agent:
 
     name: str
     group: str
-    rollups: tuple[Rollup, ...]
+    rollups: tuple[AnyRollup, ...]
     body: Body
 
     @property
@@ -47,7 +47,7 @@ class Agent:
         return frozenset().union(*(rollup.types for rollup in self.rollups)) if self.rollups else None
 
 
-def agent(*, group: str, rollups: Sequence[Rollup] = ()) -> Callable[[Body], Agent]:
+def agent(*, group: str, rollups: Sequence[AnyRollup] = ()) -> Callable[[Body], Agent]:
     """Declare the decorated function as an agent of ``group``."""
 
     def declare(body: Body) -> Agent:

@@ -1,6 +1,7 @@
 """Checkpoints: once a second, what the agents of a group did is saved. The order is the guarantee:
 
-    1  arrivals (already, by the intake), then ids, then changed rows, to the store
+    1  arrivals (already, by the intake), then ids, then changed rows, to the store; those from which others are
+       derived come last
     2  the values of those rows to the sink; what a sink that is away does not take stays owed
     3  each agent's position, the watermark, the horizon and the digest of the furthest message
 
@@ -19,8 +20,9 @@ from topology.errors import Superseded
 from topology.parts import GroupParts
 from topology.position import NOWHERE
 from topology.reading import Reading
-from topology.rollups import Rollup
-from topology.state import GroupState, RowKey
+from topology.rows import Row, Unsaved
+from topology.operators import Kind, Purge, purges
+from topology.state import GroupState
 from topology.windows import DAY
 
 log = logging.getLogger(__name__)
@@ -43,14 +45,14 @@ class Checkpoints:
         group: str,
         saved: GroupState,
         ids_table: str,
-        rollup_tables: Mapping[str, Rollup],
+        kinds: Mapping[str, Kind],
         delivery: Delivery | None,
         parts: GroupParts,
     ) -> None:
         self._group = group
         self._generation = saved.generation
         self._ids_table = ids_table
-        self._rollup_tables = rollup_tables
+        self._kinds = kinds
         self._delivery = delivery
         self._parts = parts
         self._saved = saved
@@ -73,18 +75,18 @@ class Checkpoints:
         # Positions first: every event up to them is in rows that are unsaved now or were saved before.
         # No await until the rows are listed, so that the horizon holds for exactly the events after them.
         state = self._state(reading)
-        ids = reading.rows.dirty(lambda key: key.table == self._ids_table)
-        others = reading.rows.dirty(lambda key: key.table != self._ids_table)
+        unsaved = reading.rows.dirty()
         if self._saved.read_up_to == NOWHERE != state.read_up_to:
             # Before the first rows: what they hold up to means nothing without the log that it belongs to.
             await self._save_group(
                 msgspec.structs.replace(self._saved, read_up_to=state.read_up_to, digest=state.digest)
             )
-        await reading.rows.save(ids)  # 1
-        owing = await reading.rows.save(others)
-        if self._delivery is not None and owing:
+        unsaved.sort(key=self._rank)
+        owing = await reading.rows.save(unsaved)  # 1
+        if self._delivery is not None:
             self._delivery.offer(owing)  # 2
             await self._delivery.delivered(SINK_PATIENCE_S)
+        state = msgspec.structs.replace(state, told_ms=reading.told_ms)
         now = parts.clock_ms()
         if self._worth_saving(state, now):
             await self._save_group(state)  # 3
@@ -93,6 +95,11 @@ class Checkpoints:
         if state.horizon is not None and now - self._purged_ms >= PURGE_EVERY_MS:
             self._purged_ms = now
             await self._purge(reading, state, state.horizon)
+
+    def _rank(self, unsaved: Unsaved) -> int:
+        """Ids, then derived rows, then those that they are derived from."""
+        kind = self._kinds.get(unsaved.row.key.table)
+        return 0 if kind is None else 2 if kind.source else 1
 
     async def save_beginning(self, reading: Reading) -> None:
         """Save where a reading begins that has folded nothing yet. Waits while the store is away; raises
@@ -125,12 +132,14 @@ class Checkpoints:
             watermark=reading.watermark,
             horizon=reading.horizon,
             begins_at_first=reading.begins_at_first,
+            told_ms=reading.told_ms,
         )
 
     def _worth_saving(self, state: GroupState, now: int) -> bool:
         saved = self._saved
         return (
             state.positions != saved.positions
+            or state.told_ms != saved.told_ms
             or state.horizon != saved.horizon
             or now - self._saved_ms >= QUIET_SAVE_EVERY_MS
         )
@@ -148,20 +157,17 @@ class Checkpoints:
         """Delete rows before the saved horizon that owe nothing; what a crash leaves goes with the next."""
         upto = min(state.positions.values())
         store, outages = self._parts.store, self._parts.outages
-        limits = {
-            rollup.table(window): horizon - window.seconds + 1
-            for rollup in self._rollup_tables.values()
-            for window in rollup.windows.values()
-        }
         # An event whose day is still open may be repeated.
-        limits[self._ids_table] = horizon - DAY.seconds + 1
-        for table, before in limits.items():
+        gone = {self._ids_table: Purge(horizon - DAY.seconds + 1)}
+        for kind in self._kinds.values():
+            gone |= purges(kind.rollup, horizon)
+        for table, (before, owed) in gone.items():
 
-            async def purge(table: str = table, before: int = before) -> int:
-                return await store.purge_rows(table, before=before, upto=upto)
+            async def purge(table: str = table, before: int = before, owed: bool = owed) -> int:
+                return await store.purge_rows(table, before=before, upto=upto, owed=owed)
 
-            def purged(key: RowKey, table: str = table, before: int = before) -> bool:
-                return key.table == table and key.at < before
+            def purged(row: Row, table: str = table, before: int = before) -> bool:
+                return row.key.table == table and row.until < before
 
             if await outages.ridden_out("state", purge):
                 reading.rows.forget(purged)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -18,8 +19,8 @@ from topology.errors import Refused, Unavailable
 from topology.metrics import Metrics
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, Outages, pause
 from topology.position import NOWHERE
-from topology.rollups import Rollup
-from topology.rows import ENCODED_AT_A_TIME, Saved
+from topology.rows import ENCODED_AT_A_TIME, Saved, Table
+from topology.services import Passing
 from topology.sinks import DeadLetter, DeadLetters, Point, RollupSink
 from topology.state import RowKey, StateStore
 
@@ -33,6 +34,22 @@ MOST_WAITING = 20_000
 SEEK_EVERY_S = 60.0
 
 
+class Values(Protocol):
+    """Where values come from: the group, which knows its present reading."""
+
+    def of(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
+        """What the sink is told of these rows. May wait while the store of rows is away."""
+
+    async def passing(self) -> Passing | None:
+        """What is due because time has passed, None where nothing is."""
+
+    def told(self, passing: Passing) -> None:
+        """The sink has it."""
+
+    async def owned(self) -> bool:
+        """Whether no other worker has taken over the group."""
+
+
 class Delivery:
     """Brings the values of one group's rows to one sink. ``run`` is a task of its own."""
 
@@ -41,7 +58,8 @@ class Delivery:
         sink: RollupSink,
         store: StateStore,
         on_settled: Callable[[Sequence[tuple[RowKey, int]]], None],
-        tables: Mapping[str, Rollup],
+        tables: Mapping[str, Table],
+        values: Values,
         *,
         dead_letters: DeadLetters,
         outages: Outages,
@@ -53,6 +71,7 @@ class Delivery:
         self._store = store
         self._on_settled = on_settled
         self._tables = tables
+        self._values = values
         self._dead_letters = dead_letters
         self._outages = outages
         self._metrics = metrics
@@ -61,6 +80,7 @@ class Delivery:
         self._waiting: dict[RowKey, Saved] = {}
         self._in_flight = 0
         self._overflowed = True  # at start: what a worker that died still owes
+        self._time_passes = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._turn = asyncio.Condition()
@@ -72,7 +92,8 @@ class Delivery:
         return len(self._waiting) + self._in_flight
 
     def offer(self, saved: Iterable[Saved]) -> None:
-        """Take values that were saved with ``owed`` set; an older value of the same row is replaced."""
+        """Take values that were saved with ``owed`` set; an older value of the same row is replaced. What is due because
+        time has passed is found besides."""
         for row in saved:
             known = self._waiting.get(row.key)
             if known is None and len(self._waiting) >= MOST_WAITING:
@@ -80,14 +101,18 @@ class Delivery:
             elif known is None or known.version < row.version:
                 self._waiting[row.key] = row
         self._metrics.sink_pending(self._sink.name, self.waiting)
-        if self._waiting:
-            self._wake.set()
+        self._time_passes = True
+        self._wake.set()
 
     async def delivered(self, patience_s: float) -> None:
         """Return once nothing waits, or the sink is away or slow: what is owed is not waited for."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s), self._turn:
-                await self._turn.wait_for(lambda: self.waiting == 0 or self.away is not None)
+                await self._turn.wait_for(lambda: self._idle or self.away is not None)
+
+    @property
+    def _idle(self) -> bool:
+        return self.waiting == 0 and not self._time_passes
 
     def seek(self) -> None:
         """Look for owed rows in the store; called at start and every minute."""
@@ -101,13 +126,16 @@ class Delivery:
             await self._wake.wait()
             if not self._waiting and self._overflowed:
                 await self._find_owed()
-            if not self._waiting:
+            if not self._waiting and not self._time_passes:
                 self._wake.clear()
                 await self._tell()
                 continue
             taken = self._take()
             try:
-                await self._write(taken)
+                async for points in self._values.of(taken):
+                    await self._write(points)
+                if self._time_passes:
+                    await self._pass()
             except Unavailable as error:
                 self._put_back(taken)
                 if self.away is None:
@@ -138,6 +166,17 @@ class Delivery:
         for row in taken:
             self._waiting.setdefault(row.key, row)
 
+    async def _pass(self) -> None:
+        passing = await self._values.passing()
+        self._time_passes = passing is not None and passing.more
+        if passing is not None:
+            try:
+                await self._write(passing.points)
+            except Unavailable:
+                self._time_passes = True
+                raise
+            self._values.told(passing)
+
     async def _tell(self) -> None:
         self._metrics.sink_pending(self._sink.name, self.waiting)
         async with self._turn:
@@ -156,14 +195,10 @@ class Delivery:
             )
             await asyncio.sleep(0)
 
-    async def _write(self, rows: Sequence[Saved]) -> None:
+    async def _write(self, points: Sequence[Point]) -> None:
         """Write all; a point that the sink refuses for good is found by halving and put aside."""
-        points = []
-        for count, row in enumerate(rows, 1):
-            points.append(self._tables[row.key.table].point(row.key, row.state))
-            if count % ENCODED_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-        pending = [points]
+        pending = [points[first : first + WRITTEN_AT_A_TIME] for first in range(0, len(points), WRITTEN_AT_A_TIME)]
+        pending.reverse()
         while pending:
             part = pending.pop()
             try:
@@ -197,6 +232,11 @@ class Delivery:
 
     async def _settle(self, rows: Sequence[Saved]) -> None:
         settled = [(row.key, row.version) for row in rows]
-        await self._outages.ridden_out("state", lambda: self._store.settle_rows(settled))
-        self._on_settled(settled)
+        if settled and not await self._values.owned():
+            # What was just written may lie over values of another worker's, made of rows that we have not seen.
+            keys = [key for key, _ in settled]
+            await self._outages.ridden_out("state", lambda: self._store.owe_rows(keys))
+        elif settled:
+            await self._outages.ridden_out("state", lambda: self._store.settle_rows(settled))
+            self._on_settled(settled)
         self._in_flight = 0

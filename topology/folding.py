@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from topology.batch import LogEvent
+from topology.budgets import KeyBudget
 from topology.position import Position
 from topology.rollups import Cells, Rollup
 from topology.rows import RowCache
@@ -81,6 +82,7 @@ async def fold(
     *,
     after: Position,
     horizon: Callable[[], int | None],
+    budget: KeyBudget,
 ) -> set[Position]:
     """Fold the events (by type, each in order) beyond position ``after``; all of them or, when this raises, none.
     Returns the positions of those with a window before the horizon.
@@ -88,10 +90,13 @@ async def fold(
     Events of one type, key and minute are reduced to one part; minutes are merged to hours and hours to days before
     they are merged into rows: the cost of an event does not grow with the number of windows. An event at or below a
     row's ``upto`` is in that row and is skipped. ``horizon``: windows that end at or before it (epoch seconds) are
-    gone.
+    gone. ``budget`` bounds the keys.
     """
     late: set[Position] = set()
     parts = _parts(rollup, events, after)
+    placed = await budget.placed([(part.start, part.joined, part.first) for part in parts])
+    for part, key in zip(parts, placed, strict=True):
+        part.joined = key
     if not parts:
         return late
     windows = _in_time(_windows(rollup, parts), horizon(), late)
@@ -125,6 +130,7 @@ def _parts(rollup: Rollup, events: Mapping[type, Sequence[LogEvent]], after: Pos
             _Part(rollup, kind, minute * MINUTE.seconds, rollup.joined(kind, raw), same)
             for (minute, raw), same in grouped.items()
         ]
+    parts.sort(key=lambda part: part.first)  # the budget of keys is spent in log order
     return parts
 
 

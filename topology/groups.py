@@ -16,16 +16,18 @@ from typing import TypeVar
 from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.checkpoints import Checkpoints
-from topology.delivery import SEEK_EVERY_S, Delivery
+from topology.delivery import SEEK_EVERY_S, WRITTEN_AT_A_TIME, Delivery
 from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
 from topology.log import LogReader, LogReplaced, message_before
+from topology.operators import Kind, Scope, kinds
 from topology.parts import GroupParts
 from topology.position import MAX_INDEX, NOWHERE, Position, place, position
 from topology.reading import ALLOWED_DISORDER_MS, Reading
-from topology.rollups import Rollup
-from topology.rows import RowCache, Table
+from topology.rows import RowCache, Saved, Table
+from topology.services import Passing
+from topology.sinks import Point
 from topology.state import GroupState, RowKey
 from topology.views import View
 
@@ -62,13 +64,15 @@ class Group:
         self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
         self._parts = parts
         self._ids_table = f"ids/{name}"
-        self._rollup_tables: dict[str, Rollup] = {
-            rollup.table(window): rollup
-            for agent in agents
-            for rollup in agent.rollups
-            for window in rollup.windows.values()
+        self._rollups = [rollup for agent in agents for rollup in agent.rollups]
+        self._kinds: dict[str, Kind] = {
+            table: kind for rollup in self._rollups for table, kind in kinds(rollup).items()
         }
-        self._tables: dict[str, Table] = {self._ids_table: IdTable(), **self._rollup_tables}
+        self._tables: dict[str, Table] = {
+            self._ids_table: IdTable(),
+            **{name: kind.table for name, kind in self._kinds.items()},
+        }
+        self._owing = {name: kind.table for name, kind in self._kinds.items() if kind.owes}
         self._generation = 0
         self._versions: Iterator[int] = itertools.count(1)
         self._reading: Reading | None = None
@@ -93,12 +97,13 @@ class Group:
         self._generation = saved.generation
         self._versions = itertools.count(saved.generation << 40 | 1)
         self._open_reading(saved)
-        if self._rollup_tables:
+        if self._rollups:
             self._delivery = Delivery(
                 parts.rollup_sink,
                 parts.store,
                 self._settle,
-                self._rollup_tables,
+                self._owing,
+                _Values(self),
                 dead_letters=parts.dead_letters,
                 outages=parts.outages,
                 metrics=parts.metrics,
@@ -107,9 +112,7 @@ class Group:
             )
             self._spawn(self._delivery.run)
             self._spawn(self._seek_for_ever)
-        checkpoints = Checkpoints(
-            self.name, saved, self._ids_table, self._rollup_tables, self._delivery, parts
-        )
+        checkpoints = Checkpoints(self.name, saved, self._ids_table, self._kinds, self._delivery, parts)
         self._checkpoints = checkpoints
         self._spawn(self._checkpoint_for_ever)
         for agent in self.agents:
@@ -161,7 +164,7 @@ class Group:
         rows = RowCache(
             parts.store,
             self._tables,
-            owing=self._rollup_tables,
+            owing=self._owing,
             versions=self._versions,
             max_bytes=parts.cache_bytes,
             outages=parts.outages,
@@ -176,7 +179,19 @@ class Group:
             metrics=parts.metrics,
             clock_ms=parts.clock_ms,
         )
-        self._reading = Reading(self._readings, saved, self.agents, rows, ids, intake)
+        reading = Reading(self._readings, saved, self.agents, rows, ids, intake)
+        reading.operate(
+            self._rollups,
+            Scope(
+                rows=rows,
+                horizon=lambda: reading.horizon,
+                watermark=lambda: reading.watermark,
+                told_ms=saved.told_ms,
+                key_budget=parts.key_budget,
+                over_budget=parts.metrics.over_budget,
+            ),
+        )
+        self._reading = reading
 
     @property
     def reading(self) -> Reading:
@@ -399,6 +414,31 @@ class Group:
             await self._parts.sleep(SEEK_EVERY_S)
             self.seek_owed()
 
+    # -- values --
+
+    async def values(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
+        """What the sink is told of these rows."""
+        operators = self.reading.operators
+        by_rollup: dict[str, list[Saved]] = {}
+        for row in rows:
+            by_rollup.setdefault(self._kinds[row.key.table].rollup.name, []).append(row)
+        waiting: list[Point] = []
+        for name, theirs in by_rollup.items():
+            async for points in operators[name].values(theirs):
+                waiting += points
+                if len(waiting) >= WRITTEN_AT_A_TIME:
+                    yield waiting
+                    waiting = []
+                await asyncio.sleep(0)
+        if waiting:
+            yield waiting
+
+    async def owned(self) -> bool:
+        """Whether no other worker has taken over."""
+        store = self._parts.store
+        taken = await self._parts.outages.ridden_out("state", lambda: store.generation(self.name))
+        return taken == self._generation
+
     # -- health --
 
     async def _measure(self, reading: Reading) -> None:
@@ -425,6 +465,29 @@ class Group:
     def sink_away(self) -> str | None:
         """What the rollup sink said when it did not take a write, None while it does."""
         return None if self._delivery is None else self._delivery.away
+
+
+class _Values:
+    """The values of a group, as its ``Delivery`` asks for them: always of the present reading."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def of(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
+        return self._group.values(rows)
+
+    async def passing(self) -> Passing | None:
+        for each in self._group.reading.timed:
+            if (passing := await each.passing()) is not None:
+                return passing
+        return None
+
+    def told(self, passing: Passing) -> None:
+        for each in self._group.reading.timed:
+            each.told_ms = passing.told_ms
+
+    async def owned(self) -> bool:
+        return await self._group.owned()
 
 
 def _after(handed_up_to: Position, epoch: int) -> int:

@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 
+from topology.quantiles import EMPTY, Sketch, merged, quantile, sketch
+
 log = logging.getLogger(__name__)
 
 Cell: TypeAlias = Any
@@ -101,6 +103,14 @@ class Count(_Plain):
         return added(one, other)
 
 
+class Failures(Count):
+    """How many events of these types say that what they looked at is not up."""
+
+    def of(self, events: Sequence[Any]) -> int:
+        types = self.types
+        return sum(1 for event in events if type(event) in types and not event.up)
+
+
 class Sum(_Plain):
     """Total of an integer field over the events of one type; an event without the field adds nothing."""
 
@@ -160,6 +170,77 @@ class Max(_Extreme):
         if one is None or other is None:
             return other if one is None else one
         return max(one, other)
+
+
+class Mean:
+    """Mean of a field over the events of one type that have it; None of none.
+
+    ``parts``: the sum is of integers, each the value times ``parts`` (1000: microseconds of a field in milliseconds).
+    A sum of floats would depend on their order.
+    """
+
+    integer = False
+
+    def __init__(self, event_type: EventType, field: str, *, parts: int = 1) -> None:
+        self.types = frozenset((event_type,))
+        self.field = field
+        self.parts = parts
+
+    def empty(self) -> tuple[int, int]:
+        return (0, 0)
+
+    def of(self, events: Sequence[Any]) -> tuple[int, int]:
+        count = total = 0
+        for event in events:
+            if type(event) in self.types and (value := getattr(event, self.field)) is not None:
+                count += 1
+                total += value if self.parts == 1 else round(value * self.parts)
+        return (count, added(0, total))
+
+    def merge(self, one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        return (one[0] + other[0], added(one[1], other[1]))
+
+    def value(self, cell: tuple[int, int]) -> float | None:
+        count, total = cell
+        return total / (count * self.parts) if count else None
+
+    def pack(self, cell: tuple[int, int]) -> Any:
+        return cell
+
+    def unpack(self, packed: Any) -> tuple[int, int]:
+        count, total = packed
+        return (count, total)
+
+
+class Quantile:
+    """The value of a field at index ⌊q·(n−1)⌋ of the n sorted ones, within 2 %; None of none. ``per_cent`` is q in
+    hundredths. The cell is a DDSketch (``quantiles``)."""
+
+    integer = False
+
+    def __init__(self, event_type: EventType, field: str, per_cent: int) -> None:
+        self.types = frozenset((event_type,))
+        self.field = field
+        self.per_cent = per_cent
+
+    def empty(self) -> Sketch:
+        return EMPTY
+
+    def of(self, events: Sequence[Any]) -> Sketch:
+        values = (getattr(event, self.field) for event in events if type(event) in self.types)
+        return sketch(value for value in values if value is not None)
+
+    def merge(self, one: Sketch, other: Sketch) -> Sketch:
+        return merged((one, other))
+
+    def value(self, cell: Sketch) -> float | None:
+        return quantile(cell, self.per_cent)
+
+    def pack(self, cell: Sketch) -> Any:
+        return sorted(cell.items())
+
+    def unpack(self, packed: Any) -> Sketch:
+        return dict(packed)
 
 
 @lru_cache(maxsize=50_000)

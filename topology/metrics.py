@@ -86,6 +86,18 @@ class Metrics:
             ["sink"],
             registry=registry,
         )
+        self._over_budget = Counter(
+            "eventsink_keys_over_budget",
+            "Keys of a rollup that were folded into `other`; look at who sends so many values, or raise the budget.",
+            ["rollup", "tag"],
+            registry=registry,
+        )
+        self._jobs_open = Gauge(
+            "eventsink_jobs_open_over_a_day",
+            "Jobs of extractors that began over a day before the watermark and have not ended; look at the extractors.",
+            ["rollup"],
+            registry=registry,
+        )
         self._imbalance = Gauge(
             "eventsink_ledger_imbalance_events",
             "Received minus the sum of outcomes of an agent; anything but 0 is a fault of eventsink.",
@@ -124,6 +136,12 @@ class Metrics:
 
     def sink_pending(self, sink: str, values: int) -> None:
         self._sink_pending.labels(sink).set(values)
+
+    def over_budget(self, rollup: str, tag: str) -> None:
+        self._over_budget.labels(rollup, tag).inc()
+
+    def jobs_open(self, rollup: str, jobs: int) -> None:
+        self._jobs_open.labels(rollup).set(jobs)
 
     def ledger(self, agent: str, received: int, accounted: int) -> None:
         self._imbalance.labels(agent).inc(received - accounted)

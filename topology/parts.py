@@ -18,7 +18,7 @@ from topology.state import StateStore
 class GroupParts:
     """Open parts, and how often and how long. ``clock_ms`` is the wall clock, epoch milliseconds;
     ``cache_bytes`` bounds the rows that a group holds in memory; ``log_start`` is where a group begins that has no
-    saved position."""
+    saved position; ``key_budget`` bounds the distinct values a day of one key tag."""
 
     log: Log
     store: StateStore
@@ -32,4 +32,5 @@ class GroupParts:
     keep: timedelta
     cache_bytes: int = 16 << 20
     log_start: LogStart = "first"
+    key_budget: int = 10_000
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -6,12 +6,14 @@ and a restart would do, without either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from topology.ids import Ids
 from topology.intake import Intake
+from topology.operators import AnyRollup, Operator, Scope, operator
 from topology.position import NOWHERE, Position
 from topology.rows import RowCache
+from topology.services import ServiceOperator
 from topology.state import GroupState
 
 #: Events may be this much out of order before the watermark has passed them.
@@ -47,10 +49,29 @@ class Reading:
         #: The first offset that was left when a cut was told of.
         self.told: int | None = None
         self.handed_up_to = min(self.positions.values())
+        self._told_ms = saved.told_ms
+        self.operators: Mapping[str, Operator] = {}
         self._watermarks: dict[str, int | None] = {
             name: saved.watermark if position != NOWHERE else None
             for name, position in self.positions.items()
         }
+
+    def operate(self, rollups: Iterable[AnyRollup], scope: Scope) -> None:
+        """Make the operators."""
+        self.operators = {rollup.name: operator(rollup, scope) for rollup in rollups}
+
+    @property
+    def timed(self) -> Iterable[ServiceOperator]:
+        """Those whose values depend on the passing of time."""
+        return [each for each in self.operators.values() if isinstance(each, ServiceOperator)]
+
+    @property
+    def told_ms(self) -> int | None:
+        """The watermark up to which the sink was told of the passing of time."""
+        told = [each.told_ms for each in self.timed]
+        if not told:
+            return self._told_ms
+        return None if None in told else min(at for at in told if at is not None)
 
     @property
     def lowest(self) -> Position:

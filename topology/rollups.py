@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from topology.measures import Cell, Distinct, EventType, Measure
+from topology.measures import Cell, Distinct, EventType, Measure, Quantile
 from topology.sinks import Point, Value
 from topology.state import RowKey
+from topology.tags import MAX_TAG_CHARACTERS, SEPARATOR, UNKNOWN, clean_tag, taken_apart
+from topology.tags import joined as joined_tags
 from topology.windows import MINUTE, WINDOWS, Tumbling
 
 Tags: TypeAlias = tuple[str, ...]
 Cells: TypeAlias = tuple[Cell, ...]
 
-UNKNOWN = "unknown"
-MAX_TAG_CHARACTERS = 256
-#: Control characters break line protocol and tables, a backslash escapes what follows it.
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ud800-\udfff]")
-_SEPARATOR = "\x1f"
 #: Key tags are cleaned once for so many different keys.
 KEYS_REMEMBERED = 50_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
-
-
-def clean_tag(value: str | None) -> str:
-    """A key tag as it is stored: never empty, at most 256 characters, nothing that needs escaping twice."""
-    if value is None:
-        return UNKNOWN
-    return _cleaned(value[:MAX_TAG_CHARACTERS])
-
-
-@lru_cache(maxsize=50_000)
-def _cleaned(value: str) -> str:
-    return _UNFIT.sub("_", value) or UNKNOWN
 
 
 class ByType:
@@ -95,7 +78,8 @@ class Rollup:
         self.types: frozenset[EventType] = frozenset().union(*(m.types for m in measures.values()))
         self._measures: tuple[Measure, ...] = tuple(measures.values())
         # Thousands of rows are made, merged and packed a second: what can be looked up once is looked up here.
-        self._empty: Cells = tuple(measure.empty() for measure in self._measures)
+        # The last cell of all counts the events: a window that is computed anew must not have lost any.
+        self._empty: Cells = (*(measure.empty() for measure in self._measures), 0)
         self._merges = tuple(measure.merge for measure in self._measures)
         self._packs = tuple(measure.pack for measure in self._measures)
         self._unpacks = tuple(measure.unpack for measure in self._measures)
@@ -105,7 +89,9 @@ class Rollup:
             for kind in self.types
         }
         #: Where the cells are that grow.
-        self._growing = [at for at, measure in enumerate(self._measures) if isinstance(measure, Distinct)]
+        self._growing = [
+            at for at, measure in enumerate(self._measures) if isinstance(measure, Distinct | Quantile)
+        ]
         self._tags: Mapping[EventType, tuple[_Tag, ...]] = {
             kind: tuple(_tag(tag, kind) for tag in key) for kind in self.types
         }
@@ -114,8 +100,10 @@ class Rollup:
             kind: _getter([tag.field for tag in tags if tag.field is not None])
             for kind, tags in self._tags.items()
         }
+        #: Of each key tag that may take any number of values, its name; None of the others.
+        self.budgeted: Sequence[str | None] = [tag if isinstance(tag, str) else None for tag in key]
         self._joined: dict[tuple[EventType, Any], str] = {}
-        if _SEPARATOR in name or not self.key:
+        if SEPARATOR in name or not self.key:
             raise ValueError(f"rollup {name!r} needs a plain name and at least one key tag")
         if windows[0].seconds % MINUTE.seconds:
             raise ValueError(f"rollup {name!r}: {windows[0].name} is not made of whole minutes")
@@ -131,7 +119,7 @@ class Rollup:
     def tags(self, event: Any) -> Tags:
         """Values of the key tags of this event, in the order of ``key``."""
         kind = type(event)
-        return tuple(self.joined(kind, self.key_of[kind](event)).split(_SEPARATOR))
+        return taken_apart(self.joined(kind, self.key_of[kind](event)))
 
     def joined(self, kind: EventType, raw: Any) -> str:
         """The key tags, cleaned and joined, of an event of type ``kind`` whose ``key_of`` is ``raw``."""
@@ -141,7 +129,7 @@ class Rollup:
             given = raw if isinstance(raw, tuple) else (raw,)
             values = iter(given)
             cleaned = [tag.constant if tag.field is None else clean_tag(next(values)) for tag in tags]
-            joined = _SEPARATOR.join(cleaned)
+            joined = joined_tags(cleaned)
             # A key may be a megabyte long: such are not remembered.
             if all(value is None or len(value) <= MAX_TAG_CHARACTERS for value in given):
                 if len(self._joined) >= KEYS_REMEMBERED:
@@ -155,17 +143,17 @@ class Rollup:
 
     def row_key(self, window: Tumbling, start_s: int, tags: Tags) -> RowKey:
         """Address of the row of these tags in the window that starts at ``start_s``."""
-        return RowKey(self.table(window), start_s, _SEPARATOR.join(tags))
+        return RowKey(self.table(window), start_s, joined_tags(tags))
 
     def point(self, key: RowKey, cells: Cells) -> Point:
         """What the sink is told about a row: absolute values, every field that has one."""
         values: dict[str, Value] = {}
-        for (field, value, integer), cell in zip(self._points, cells, strict=True):
+        for (field, value, integer), cell in zip(self._points, cells, strict=False):
             number = value(cell)
             if number is not None:
                 values[field] = number if integer else float(number)
         window = key.table.rpartition("/")[2]
-        tags = tuple(zip(self.key, key.key.split(_SEPARATOR), strict=True))
+        tags = tuple(zip(self.key, taken_apart(key.key), strict=True))
         return Point(self.name, window, key.at, tags, values)
 
     # -- the state of a row: one cell a measure --
@@ -178,21 +166,30 @@ class Rollup:
         cells = list(self._empty)
         for at, of in self._of[kind]:
             cells[at] = of(events)
+        cells[-1] = len(events)
         return tuple(cells)
+
+    def events_in(self, cells: Cells) -> int:
+        """How many events are in these cells."""
+        return int(cells[-1])
 
     def merge(self, one: Cells, other: Cells) -> Cells:
         if one is self._empty:
             return other
-        return tuple([merge(a, b) for merge, a, b in zip(self._merges, one, other, strict=True)])
+        return (
+            *[merge(a, b) for merge, a, b in zip(self._merges, one, other, strict=False)],
+            one[-1] + other[-1],
+        )
 
     def merged(self, many: Sequence[Cells]) -> Cells:
         return many[0] if len(many) == 1 else functools.reduce(self.merge, many)
 
     def pack(self, cells: Cells) -> bytes:
-        return _encode([pack(cell) for pack, cell in zip(self._packs, cells, strict=True)])
+        return _encode([*[pack(cell) for pack, cell in zip(self._packs, cells, strict=False)], cells[-1]])
 
     def unpack(self, packed: bytes) -> Cells:
-        return tuple([unpack(cell) for unpack, cell in zip(self._unpacks, _decode(packed), strict=True)])
+        *cells, events = _decode(packed)
+        return (*[unpack(cell) for unpack, cell in zip(self._unpacks, cells, strict=True)], events)
 
     def weight(self, cells: Cells) -> int:
         """Bytes of memory, roughly: what the bound of the cache is counted in."""

@@ -12,7 +12,7 @@ import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from topology.outages import Outages
 from topology.position import NOWHERE, Position
@@ -24,6 +24,8 @@ ROW_OVERHEAD_BYTES = 700
 ENCODED_AT_A_TIME = 200
 #: Rows in one write to the store.
 SAVED_AT_A_TIME = 2000
+#: Keys that are known to have no row: minutes without an event are looked for again and again.
+ABSENT_REMEMBERED = 200_000
 
 
 class Table(Protocol):
@@ -38,19 +40,33 @@ class Table(Protocol):
 class Row:
     """One row in memory. Change it only by :meth:`RowCache.change`."""
 
-    __slots__ = ("key", "owed", "revision", "saved", "state", "upto", "version", "weight")
+    __slots__ = ("key", "owed", "revision", "saved", "state", "until", "upto", "version", "weight")
 
-    def __init__(self, key: RowKey, version: int, upto: Position, state: Any, owed: bool) -> None:
+    def __init__(self, key: RowKey, version: int, upto: Position, state: Any, owed: bool, until: int) -> None:
         self.key = key
         #: Version in the store, 0 = not there.
         self.version = version
         self.upto = upto
         self.state = state
         self.owed = owed
+        #: The latest event time in it (epoch seconds), by which it is purged.
+        self.until = until
         #: Counts changes in memory; ``saved`` is the revision that the store has.
         self.revision = 0
         self.saved = 0
         self.weight = ROW_OVERHEAD_BYTES
+
+
+class Unsaved(NamedTuple):
+    """A row as it was when a checkpoint began. All that one checkpoint saves is of one moment: a row that is derived
+    from another is then never behind it."""
+
+    row: Row
+    revision: int
+    state: Any
+    upto: Position
+    owed: bool
+    until: int
 
 
 class Saved:
@@ -92,6 +108,7 @@ class RowCache:
         self._clean: OrderedDict[RowKey, Row] = OrderedDict()
         self._dirty: dict[RowKey, Row] = {}
         self._in_use: Counter[RowKey] = Counter()
+        self._absent: set[RowKey] = set()
         self._bytes = 0
         self._dirty_bytes = 0
         self._room = asyncio.Event()
@@ -127,14 +144,56 @@ class RowCache:
                 clean.move_to_end(key)
         return found
 
-    def change(self, row: Row, state: Any, upto: Position) -> None:
-        """Set a row's state, with the changes of all events up to ``upto`` in it."""
+    async def keys_of(self, table: str) -> Sequence[RowKey]:
+        """The keys of all rows of a small table, those that are not yet saved among them. Waits while the store is
+        away."""
+        stored = await self._outages.ridden_out("state", lambda: self._store.keys_of(table))
+        return list(dict.fromkeys([*stored, *(key for key in self._rows if key.table == table)]))
+
+    async def peek(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Any]:
+        """The states of those of the rows that exist, to be looked at: a row that is not in the cache does not come
+        into it. Waits while the store is away."""
+        rows, absent = self._rows, self._absent
+        missing = [key for key in keys if key not in rows and key not in absent]
+        found: dict[RowKey, Any] = {}
+        if missing:
+            stored = await self._outages.ridden_out("state", lambda: self._store.load_rows(missing))
+            if len(absent) > ABSENT_REMEMBERED:
+                absent.clear()
+            for key in missing:
+                if (there := stored.get(key)) is not None:
+                    found[key] = self._table(key).unpack(there.data)
+                elif key not in rows:
+                    absent.add(key)
+        for key in keys:
+            if (row := rows.get(key)) is not None and (row.version or row.revision):
+                found[key] = row.state  # it may have been loaded, or changed, meanwhile
+        return found
+
+    def change(
+        self,
+        row: Row,
+        state: Any,
+        upto: Position,
+        *,
+        until: int | None = None,
+        owed: bool | None = None,
+    ) -> None:
+        """Set a row's state, with the changes of all events up to ``upto`` in it.
+
+        ``until``: its latest event time (epoch seconds) where that is not its window. ``owed``: None where every change
+        of the row is owed to the sink.
+        """
         if self._rows.get(row.key) is not row:
             raise RuntimeError(f"{row.key} left the cache before it was changed")
         row.state = state
         row.upto = upto
         row.revision += 1
-        if row.key.table in self._owing:
+        if until is not None:
+            row.until = until
+        if owed is not None:
+            row.owed = owed
+        elif row.key.table in self._owing:
             row.owed = True
         weight = ROW_OVERHEAD_BYTES + self._table(row.key).weight(state)
         grown = weight - row.weight
@@ -149,14 +208,17 @@ class RowCache:
         if self._dirty_bytes >= self._max_bytes:
             self._room.clear()
 
-    def dirty(self, wanted: Callable[[RowKey], bool]) -> list[Row]:
-        """The unsaved rows whose key is ``wanted``."""
-        return [row for row in self._dirty.values() if wanted(row.key)]
+    def dirty(self) -> list[Unsaved]:
+        """The unsaved rows, as they are now."""
+        return [
+            Unsaved(row, row.revision, row.state, row.upto, row.owed, row.until)
+            for row in self._dirty.values()
+        ]
 
-    async def save(self, rows: Sequence[Row]) -> list[Saved]:
+    async def save(self, rows: Sequence[Unsaved]) -> list[Saved]:
         """Write rows durably, each over the version it was read at. Returns those that owe the sink.
 
-        Rows may change meanwhile: they stay unsaved with the newer state. Raises ``Conflict`` (another
+        Rows may change meanwhile: what is written is as it was, and they stay unsaved. Raises ``Conflict`` (another
         worker wrote one) or ``Unavailable`` (the very same writes may be tried again).
         """
         owing: list[Saved] = []
@@ -165,28 +227,25 @@ class RowCache:
         self._evict()
         return owing
 
-    async def _save_some(self, rows: Sequence[Row]) -> list[Saved]:
+    async def _save_some(self, rows: Sequence[Unsaved]) -> list[Saved]:
         writes: list[RowWrite] = []
-        revisions: list[int] = []
-        states: list[Any] = []
-        for count, row in enumerate(rows, 1):
-            data = self._table(row.key).pack(row.state)
-            stored = StoredRow(row.key, next(self._versions), row.upto, row.owed, data)
-            writes.append(RowWrite(stored, row.version))
-            revisions.append(row.revision)
-            states.append(row.state)
+        for count, each in enumerate(rows, 1):
+            key = each.row.key
+            data = self._table(key).pack(each.state)
+            stored = StoredRow(key, next(self._versions), each.upto, each.owed, data, each.until)
+            writes.append(RowWrite(stored, each.row.version))
             if count % ENCODED_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         # A write whose answer was lost may have happened: it is repeated as it is until it is known.
         await self._outages.ridden_out("state", lambda: self._store.save_rows(writes))
         owing: list[Saved] = []
-        for row, write, revision, state in zip(rows, writes, revisions, states, strict=True):
+        for (row, revision, state, *_), write in zip(rows, writes, strict=True):
             row.version = write.row.version
             row.saved = revision
             if row.revision == revision and self._dirty.pop(row.key, None) is not None:
                 self._dirty_bytes -= row.weight
                 self._clean[row.key] = row
-            if write.row.owed:
+            if write.row.owed and row.key.table in self._owing:
                 owing.append(Saved(row.key, row.version, state))
         if self._dirty_bytes < self._max_bytes:
             self._room.set()
@@ -204,9 +263,9 @@ class RowCache:
             if row is not None and row.version == version and row.revision == row.saved:
                 row.owed = False
 
-    def forget(self, wanted: Callable[[RowKey], bool]) -> None:
+    def forget(self, wanted: Callable[[Row], bool]) -> None:
         """Drop saved rows that were purged from the store."""
-        for key in [key for key in self._clean if wanted(key) and key not in self._in_use]:
+        for key in [key for key, row in self._clean.items() if wanted(row) and key not in self._in_use]:
             self._drop(key)
 
     @contextmanager
@@ -224,9 +283,11 @@ class RowCache:
     def _admit(self, key: RowKey, stored: StoredRow | None) -> None:
         table = self._table(key)
         if stored is None:
-            row = Row(key, 0, NOWHERE, table.empty(), owed=False)
+            row = Row(key, 0, NOWHERE, table.empty(), owed=False, until=key.at)
         else:
-            row = Row(key, stored.version, stored.upto, table.unpack(stored.data), stored.owed)
+            state = table.unpack(stored.data)
+            row = Row(key, stored.version, stored.upto, state, stored.owed, stored.until)
+        self._absent.discard(key)
         row.weight = ROW_OVERHEAD_BYTES + table.weight(row.state)
         self._bytes += row.weight
         self._rows[key] = self._clean[key] = row

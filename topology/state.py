@@ -47,7 +47,8 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     ``read_up_to`` is the furthest that was read and ``digest`` is of that message: found again, it proves that
     the log is still the same. ``horizon``: windows that end at or before it are gone (epoch seconds, None =
     none is). ``watermark`` in epoch milliseconds. ``begins_at_first``: the log was empty when the group first read it,
-    so nothing of it is to be left out."""
+    so nothing of it is to be left out. ``told_ms``: the watermark up to which the sink has every value that depends on
+    the passing of time (None = it has none)."""
 
     generation: int
     positions: dict[str, Position] = {}
@@ -56,6 +57,7 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int | None = None
     horizon: int | None = None
     begins_at_first: bool = False
+    told_ms: int | None = None
 
 
 class StateStore(Protocol):

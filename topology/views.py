@@ -14,13 +14,12 @@ from schemas.reading import Refusal
 from topology.agents import Agent
 from topology.batch import Batch, LogEvent, by_type
 from topology.errors import EventsinkError, Refused
-from topology.folding import fold
 from topology.intake import dead_letter
 from topology.metrics import Outcome
+from topology.operators import AnyRollup
 from topology.parts import GroupParts
 from topology.position import Position
 from topology.reading import Reading
-from topology.rollups import Rollup
 from topology.sinks import RawEvent
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class View:
         self._late: set[Position] = set()
         self._dead: set[Position] = set()
 
-    async def fold(self, rollup: Rollup) -> None:
+    async def fold(self, rollup: AnyRollup) -> None:
         """Fold the batch; an event that cannot be folded becomes a dead letter of this agent."""
         self._taken |= rollup.types
         try:
@@ -58,14 +57,8 @@ class View:
                 except Exception as error:  # noqa: BLE001 - it becomes the letter's reason
                     await self._bury(event, error)
 
-    async def _fold(self, rollup: Rollup, events: Mapping[type, Sequence[LogEvent]]) -> None:
-        self._late |= await fold(
-            rollup,
-            events,
-            self._reading.rows,
-            after=self._after,
-            horizon=lambda: self._reading.horizon,
-        )
+    async def _fold(self, rollup: AnyRollup, events: Mapping[type, Sequence[LogEvent]]) -> None:
+        self._late |= await self._reading.operators[rollup.name].fold(events, after=self._after)
 
     async def archive(self) -> None:
         """Keep every event; waits while the archive is away."""
@@ -119,7 +112,16 @@ class View:
         }
         metrics = self._parts.metrics
         metrics.outcomes(group, self._agent.name, outcomes)
-        metrics.ledger(self._agent.name, self._batch.received, sum(outcomes.values()))
+        accounted = sum(outcomes.values())
+        metrics.ledger(self._agent.name, self._batch.received, accounted)
+        if accounted != self._batch.received:
+            log.warning(
+                "the ledger of agent %s does not balance: %d events received, %d accounted for (%s); please report it",
+                self._agent.name,
+                self._batch.received,
+                accounted,
+                ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()),
+            )
 
 
 def _raw(event: LogEvent) -> RawEvent:

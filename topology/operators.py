@@ -1,0 +1,148 @@
+"""What runs a rollup: for each kind of declaration, its rows and the operator that folds and values them.
+
+    declaration                 rows                                        operator
+    Rollup        rollups.py    cells by window and key                     TumblingOperator   folding.py
+    JobRollup     jobs.py       jobs; what ended in a minute                JobOperator        joining.py
+    UptimeRollup  service_rows  results of a minute; services               ServiceOperator    services.py
+
+Hours and days of the latter two are merges of their minutes, not rows. Operators belong to one reading of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+from topology.batch import LogEvent
+from topology.budgets import BudgetTable, KeyBudget, budget_table
+from topology.folding import fold
+from topology.job_minutes import JobMinuteTable
+from topology.joining import JobOperator, kept_from
+from topology.jobs import JobRollup, JobTable
+from topology.position import Position
+from topology.rollups import Rollup
+from topology.rows import ENCODED_AT_A_TIME, RowCache, Saved, Table
+from topology.service_rows import ResultTable, ServiceTable, UptimeRollup
+from topology.services import ServiceOperator
+from topology.sinks import Point
+from topology.windows import DAY, HOUR
+
+AnyRollup: TypeAlias = Rollup | JobRollup | UptimeRollup
+
+
+class Operator(Protocol):
+    """Folds and values one rollup."""
+
+    async def fold(self, events: Mapping[type, Sequence[LogEvent]], *, after: Position) -> set[Position]:
+        """Fold the events (by type, each in order) beyond position ``after``; all of them or, when this raises, none.
+        Returns the positions of those with a window that is gone. Waits while the store is away."""
+
+    def values(self, saved: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
+        """What the sink is told of rows as they were saved, or as they are now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What operators of one reading share. ``horizon`` (epoch seconds) and ``watermark`` (epoch milliseconds) are asked
+    each time; ``told_ms``: as of ``state.GroupState``."""
+
+    rows: RowCache
+    horizon: Callable[[], int | None]
+    watermark: Callable[[], int | None]
+    told_ms: int | None
+    key_budget: int
+    over_budget: Callable[[str, str], None]
+
+
+class TumblingOperator:
+    """Every window of every size is a row of its own."""
+
+    def __init__(self, rollup: Rollup, scope: Scope, budget: KeyBudget) -> None:
+        self._rollup = rollup
+        self._scope = scope
+        self._budget = budget
+
+    async def fold(self, events: Mapping[type, Sequence[LogEvent]], *, after: Position) -> set[Position]:
+        scope = self._scope
+        return await fold(
+            self._rollup, events, scope.rows, after=after, horizon=scope.horizon, budget=self._budget
+        )
+
+    async def values(self, saved: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
+        for first in range(0, len(saved), ENCODED_AT_A_TIME):
+            yield [self._rollup.point(row.key, row.state) for row in saved[first : first + ENCODED_AT_A_TIME]]
+
+
+def operator(rollup: AnyRollup, scope: Scope) -> TumblingOperator | JobOperator | ServiceOperator:
+    """The operator of a rollup in one reading."""
+    budget = KeyBudget(
+        scope.rows,
+        rollup.name,
+        rollup.budgeted,
+        scope.key_budget,
+        lambda tag: scope.over_budget(rollup.name, tag),
+    )
+    match rollup:
+        case Rollup():
+            return TumblingOperator(rollup, scope, budget)
+        case JobRollup():
+            return JobOperator(rollup, scope.rows, budget, scope.horizon)
+        case UptimeRollup():
+            return ServiceOperator(
+                rollup,
+                scope.rows,
+                budget,
+                horizon=scope.horizon,
+                watermark=scope.watermark,
+                told_ms=scope.told_ms,
+            )
+
+
+class Kind(NamedTuple):
+    """One kind of row. ``owes``: its changes change values of the sink. ``source``: other rows are derived from it, which
+    are saved before it."""
+
+    rollup: AnyRollup
+    table: Table
+    owes: bool
+    source: bool = False
+
+
+def kinds(rollup: AnyRollup) -> Mapping[str, Kind]:
+    """The kinds of row that a rollup has, by the names of their tables."""
+    found = {budget_table(rollup.name): Kind(rollup, BudgetTable(), owes=False)}
+    match rollup:
+        case Rollup():
+            for _, table in rollup.tables:
+                found[table] = Kind(rollup, rollup, owes=True)
+        case JobRollup():
+            found[rollup.minutes] = Kind(rollup, JobMinuteTable(), owes=True)
+            found[rollup.jobs] = Kind(rollup, JobTable(), owes=False, source=True)
+        case UptimeRollup():
+            found[rollup.services] = Kind(rollup, ServiceTable(), owes=True)
+            found[rollup.minutes] = Kind(rollup, ResultTable(), owes=True, source=True)
+    return found
+
+
+class Purge(NamedTuple):
+    """Rows whose latest event is before ``before`` (epoch seconds) are gone; ``owed``: even those that owe something."""
+
+    before: int
+    owed: bool = False
+
+
+def purges(rollup: AnyRollup, horizon: int) -> Mapping[str, Purge]:
+    """What of a rollup is gone at this horizon, by table."""
+    found = {budget_table(rollup.name): Purge(horizon - DAY.seconds + 1)}
+    day = kept_from(horizon)
+    match rollup:
+        case Rollup():
+            found |= {table: Purge(horizon - window.seconds + 1) for window, table in rollup.tables}
+        case JobRollup():
+            # A job that never ended owes its end, and goes as well.
+            found |= {rollup.minutes: Purge(day), rollup.jobs: Purge(day, owed=True)}
+        case UptimeRollup():
+            # A result holds for an hour at most, and its row goes on for a day.
+            found |= {rollup.minutes: Purge(day - HOUR.seconds), rollup.services: Purge(day - DAY.seconds)}
+    return found
