@@ -171,7 +171,7 @@ class RowCache:
         states: list[Any] = []
         for count, row in enumerate(rows, 1):
             data = self._table(row.key).pack(row.state)
-            stored = StoredRow(row.key, next(self._versions), row.upto, row.owed, data)
+            stored = StoredRow(row.key, next(self._versions), row.upto, row.owed, data, row.key.at)
             writes.append(RowWrite(stored, row.version))
             revisions.append(row.revision)
             states.append(row.state)
