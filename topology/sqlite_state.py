@@ -61,8 +61,9 @@ _OWE_AGAIN = f"UPDATE rows SET owed = 1 WHERE {_THE_ROW} AND version <> ?"  # no
 _OWE = f"UPDATE rows SET owed = 1 WHERE {_THE_ROW}"  # noqa: S608 - constants
 COUNT_OWED = "SELECT count(*) FROM rows WHERE owed AND kind = ? AND until < ?"
 _KEYS = "SELECT kind, at, key, partition FROM rows WHERE partition = 0 AND kind = ?"
-#: A row ends at or after its window's start, so of windows only those are looked at that start early enough, on
-#: either side of 0. Rows of no window all start at 0: left to itself SQLite walks through all of them.
+#: A row ends at or after its window's start, so of windows only those are looked at that start early enough. Rows
+#: of no window all lie at 0, which neither range may touch; their index is named, lest some SQLite choose the
+#: primary key and walk through all of them.
 _OLD = "partition = 0 AND kind = :table AND until < :before AND upto <= :upto AND (:owed OR NOT owed)"
 PURGE = (
     f"DELETE FROM rows WHERE at > 0 AND at < :before AND {_OLD}",  # noqa: S608 - constants
