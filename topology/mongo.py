@@ -38,7 +38,7 @@ Keys = Sequence[tuple[str, int]]
 #: Positions and times are 64 bits wide in every document, however small the number.
 int64 = Int64
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 META = "eventsink_meta"
 MARKER = "schema"
 
@@ -305,10 +305,10 @@ class Collection:
         with self._mongo.translating():
             return int((await self._driver.delete_many(where)).deleted_count)
 
-    async def count(self) -> int:
-        """How many documents there are."""
+    async def count(self, where: Document | None = None) -> int:
+        """How many documents there are, or meet ``where``."""
         with self._mongo.translating():
-            return int(await self._driver.count_documents({}))
+            return int(await self._driver.count_documents(where or {}))
 
     @property
     def _driver(self) -> AsyncIOMotorCollection[Document]:

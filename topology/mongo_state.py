@@ -1,4 +1,4 @@
-"""The store of rows on MongoDB: four collections. The interface and its promises: ``state.py``."""
+"""The store of rows on MongoDB: five collections. The interface and its promises: ``state.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from topology.errors import Conflict, Superseded
 from topology.mongo import Document, Mongo, int64
 from topology.position import Position
-from topology.state import GroupState, RowKey, RowWrite, StoredRow
+from topology.state import GroupState, Request, RowKey, RowWrite, StoredRow
 
 #: Ids in one question: far from the 16 MB that a question may have.
 _SOUGHT_AT_A_TIME = 2000
@@ -28,11 +28,13 @@ class MongoState:
         self._groups = mongo.collection("groups")
         self._epochs = mongo.collection("epochs")
         self._arrivals = mongo.collection("arrivals")
+        self._requests = mongo.collection("requests")
 
     async def open(self) -> None:
         await self._mongo.open()
-        await self._rows.index("owed", [("table", 1)], where={"owed": True})
-        await self._rows.index("purge", [("table", 1), ("at", 1)])
+        await self._rows.index("owed", [("table", 1), ("until", 1)], where={"owed": True})
+        await self._rows.index("purge", [("table", 1), ("until", 1)])
+        await self._requests.index("group", [("group", 1)])
 
     async def close(self) -> None:
         await self._mongo.close()
@@ -115,16 +117,47 @@ class MongoState:
                 ]
             )
 
-    async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
-        return await self._rows.delete(
-            {
-                "partition": 0,
-                "table": table,
-                "at": {"$lt": int64(before)},
-                "owed": False,
-                "upto": {"$lte": int64(upto)},
-            }
-        )
+    async def owe_rows(self, keys: Sequence[RowKey]) -> None:
+        await self._rows.set_each([({"_id": _id(key)}, {"owed": True}) for key in keys])
+
+    async def count_owed(self, table: str, *, before: int) -> int:
+        return await self._rows.count({"owed": True, "table": table, "until": {"$lt": int64(before)}})
+
+    async def keys_of(self, table: str) -> Sequence[RowKey]:
+        found = await self._rows.find({"partition": 0, "table": table}, fields=RowKey._fields)
+        return [_key(document) for document in found]
+
+    async def purge_rows(self, table: str, *, before: int, upto: Position, owed: bool = False) -> int:
+        old = {
+            "partition": 0,
+            "table": table,
+            "until": {"$lt": int64(before)},
+            "upto": {"$lte": int64(upto)},
+        }
+        return await self._rows.delete(old if owed else old | {"owed": False})
+
+    # -- requests --
+
+    async def put_request(self, request: Request) -> None:
+        await self._requests.insert_missing([{"_id": request.id, **_request_values(request)}])
+
+    async def requests(self, group: str) -> Sequence[Request]:
+        found = await self._requests.find({"group": group}, sort=[("_id", 1)])
+        return [_request(document) for document in found]
+
+    async def request(self, id: str) -> Request | None:
+        found = await self._requests.find_one(id)
+        return None if found is None else _request(found)
+
+    async def save_request(self, request: Request, *, expected: int) -> bool:
+        read = {"_id": request.id, "version": int64(expected)}
+        if await self._requests.set_one(read, _request_values(request)):
+            return True
+        there = await self.request(request.id)
+        return there is not None and (there.version, there.state) == (request.version, request.state)
+
+    async def delete_request(self, id: str) -> None:
+        await self._requests.delete({"_id": id})
 
     # -- facts --
 
@@ -165,12 +198,42 @@ def _values(row: StoredRow) -> Document:
         "upto": int64(row.upto),
         "owed": row.owed,
         "data": row.data,
+        "until": int64(row.until),
     }
 
 
+def _key(document: Document) -> RowKey:
+    return RowKey(document["table"], document["at"], document["key"], document["partition"])
+
+
 def _row(document: Document) -> StoredRow:
-    key = RowKey(document["table"], document["at"], document["key"], document["partition"])
-    return StoredRow(key, document["version"], document["upto"], bool(document["owed"]), document["data"])
+    return StoredRow(
+        _key(document),
+        document["version"],
+        document["upto"],
+        bool(document["owed"]),
+        document["data"],
+        document["until"],
+    )
+
+
+def _request_values(request: Request) -> Document:
+    return {
+        "group": request.group,
+        "what": request.what,
+        "state": request.state,
+        "version": int64(request.version),
+    }
+
+
+def _request(document: Document) -> Request:
+    return Request(
+        id=document["_id"],
+        group=document["group"],
+        what=document["what"],
+        state=document["state"],
+        version=document["version"],
+    )
 
 
 def _group(document: Document) -> GroupState:

@@ -22,7 +22,7 @@ CHECKPOINT_PAGES = 4000
 
 #: "evts" in ASCII: marks the file as ours (https://sqlite.org/pragma.html#pragma_application_id).
 APPLICATION_ID = 0x65767473
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: Another process may hold the write lock for the length of one commit; far longer means that it hangs.
 BUSY_TIMEOUT_MS = 15_000

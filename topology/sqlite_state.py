@@ -10,7 +10,7 @@ import msgspec
 from topology.errors import Conflict, Superseded
 from topology.position import Position
 from topology.sqlite import Database
-from topology.state import GroupState, RowKey, RowWrite, StoredRow
+from topology.state import GroupState, Request, RowKey, RowWrite, StoredRow
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -22,9 +22,11 @@ CREATE TABLE IF NOT EXISTS rows (
     upto INTEGER NOT NULL,
     owed INTEGER NOT NULL,
     data BLOB NOT NULL,
+    until INTEGER NOT NULL,
     PRIMARY KEY (partition, kind, at, key)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS rows_owed ON rows (kind) WHERE owed;
+CREATE INDEX IF NOT EXISTS rows_owed ON rows (kind, until) WHERE owed;
+CREATE INDEX IF NOT EXISTS rows_of_no_window ON rows (kind, until) WHERE at = 0;
 CREATE TABLE IF NOT EXISTS groups (
     name TEXT PRIMARY KEY,
     generation INTEGER NOT NULL,
@@ -32,21 +34,43 @@ CREATE TABLE IF NOT EXISTS groups (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS epochs (partition INTEGER PRIMARY KEY, epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS arrivals (position INTEGER PRIMARY KEY, arrival_ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    what BLOB NOT NULL,
+    state BLOB NOT NULL,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS requests_of_owner ON requests (owner);
 """
 
-_COLUMNS = "partition, kind, at, key, version, upto, owed, data"
+_COLUMNS = "partition, kind, at, key, version, upto, owed, data, until"
 _THE_ROW = "partition = ? AND kind = ? AND at = ? AND key = ?"
 #: One key at a time: with a list of keys SQLite reads the whole table.
 _LOAD = f"SELECT {_COLUMNS} FROM rows WHERE {_THE_ROW}"  # noqa: S608 - constants
 #: A row that was purged meanwhile is made again: only another version in its place forbids the write.
 _SAVE = (
-    f"INSERT INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
+    f"INSERT INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
     "ON CONFLICT (partition, kind, at, key) DO UPDATE "
-    "SET version = excluded.version, upto = excluded.upto, owed = excluded.owed, data = excluded.data "
+    "SET version = excluded.version, upto = excluded.upto, owed = excluded.owed, data = excluded.data, "
+    "until = excluded.until "
     "WHERE version = ?"
 )
 _SETTLE = f"UPDATE rows SET owed = 0 WHERE {_THE_ROW} AND version = ?"  # noqa: S608 - constants
 _OWE_AGAIN = f"UPDATE rows SET owed = 1 WHERE {_THE_ROW} AND version <> ?"  # noqa: S608 - constants
+_OWE = f"UPDATE rows SET owed = 1 WHERE {_THE_ROW}"  # noqa: S608 - constants
+COUNT_OWED = "SELECT count(*) FROM rows WHERE owed AND kind = ? AND until < ?"
+_KEYS = "SELECT kind, at, key, partition FROM rows WHERE partition = 0 AND kind = ?"
+#: A row ends at or after its window's start, so of windows only those are looked at that start early enough. Rows
+#: of no window all lie at 0, which neither range may touch; their index is named, lest some SQLite choose the
+#: primary key and walk through all of them.
+_OLD = "partition = 0 AND kind = :table AND until < :before AND upto <= :upto AND (:owed OR NOT owed)"
+PURGE = (
+    f"DELETE FROM rows WHERE at > 0 AND at < :before AND {_OLD}",  # noqa: S608 - constants
+    f"DELETE FROM rows WHERE at < min(0, :before) AND {_OLD}",  # noqa: S608 - constants
+    f"DELETE FROM rows INDEXED BY rows_of_no_window WHERE at = 0 AND {_OLD}",  # noqa: S608 - constants
+)
+_REQUEST = "SELECT id, owner, what, state, version FROM requests"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(GroupState).decode
@@ -167,14 +191,67 @@ class SqliteState:
 
         await self._database.write(settle)
 
-    async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
+    async def owe_rows(self, keys: Sequence[RowKey]) -> None:
+        records = [_address(key) for key in keys]
+        await self._database.write(lambda connection: connection.executemany(_OWE, records))
+
+    async def count_owed(self, table: str, *, before: int) -> int:
+        def count(connection: sqlite3.Connection) -> int:
+            return int(connection.execute(COUNT_OWED, (table, before)).fetchone()[0])
+
+        return await self._database.read(count)
+
+    async def keys_of(self, table: str) -> Sequence[RowKey]:
+        def keys(connection: sqlite3.Connection) -> list[RowKey]:
+            return [RowKey(*record) for record in connection.execute(_KEYS, (table,))]
+
+        return await self._database.read(keys)
+
+    async def purge_rows(self, table: str, *, before: int, upto: Position, owed: bool = False) -> int:
+        which = {"table": table, "before": before, "upto": upto, "owed": owed}
+
         def purge(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM rows WHERE partition = 0 AND kind = ? AND at < ? AND NOT owed AND upto <= ?",
-                (table, before, upto),
-            ).rowcount
+            return sum(connection.execute(statement, which).rowcount for statement in PURGE)
 
         return await self._database.write(purge)
+
+    # -- requests --
+
+    async def put_request(self, request: Request) -> None:
+        await self._database.write(
+            lambda connection: connection.execute(
+                "INSERT INTO requests (id, owner, what, state, version) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO NOTHING",
+                (request.id, request.group, request.what, request.state, request.version),
+            )
+        )
+
+    async def requests(self, group: str) -> Sequence[Request]:
+        def of_group(connection: sqlite3.Connection) -> list[Request]:
+            found = connection.execute(f"{_REQUEST} WHERE owner = ? ORDER BY id", (group,))
+            return [_request(record) for record in found]
+
+        return await self._database.read(of_group)
+
+    async def request(self, id: str) -> Request | None:
+        return await self._database.read(lambda connection: _find_request(connection, id))
+
+    async def save_request(self, request: Request, *, expected: int) -> bool:
+        def save(connection: sqlite3.Connection) -> bool:
+            if connection.execute(
+                "UPDATE requests SET owner = ?, what = ?, state = ?, version = ? WHERE id = ? AND version = ?",
+                (request.group, request.what, request.state, request.version, request.id, expected),
+            ).rowcount:
+                return True
+            there = _find_request(connection, request.id)
+            return there is not None and (there.version, there.state) == (request.version, request.state)
+
+        return await self._database.write(save)
+
+    async def delete_request(self, id: str) -> None:
+        await self._database.write(
+            lambda connection: connection.execute("DELETE FROM requests WHERE id = ?", (id,))
+        )
 
     # -- facts --
 
@@ -230,6 +307,16 @@ def _version(connection: sqlite3.Connection, key: RowKey) -> int | None:
     return None if found is None else int(found[0])
 
 
-def _row(record: tuple[int, str, int, str, int, int, int, bytes]) -> StoredRow:
-    partition, kind, at, key, version, upto, owed, data = record
-    return StoredRow(RowKey(kind, at, key, partition), version, Position(upto), bool(owed), data)
+def _row(record: tuple[int, str, int, str, int, int, int, bytes, int]) -> StoredRow:
+    partition, kind, at, key, version, upto, owed, data, until = record
+    return StoredRow(RowKey(kind, at, key, partition), version, Position(upto), bool(owed), data, until)
+
+
+def _find_request(connection: sqlite3.Connection, id: str) -> Request | None:
+    found = connection.execute(f"{_REQUEST} WHERE id = ?", (id,)).fetchone()
+    return None if found is None else _request(found)
+
+
+def _request(record: tuple[str, str, bytes, bytes, int]) -> Request:
+    key, group, what, state, version = record
+    return Request(id=key, group=group, what=what, state=state, version=version)

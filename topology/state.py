@@ -1,4 +1,4 @@
-"""What survives a restart: rows, arrivals, generations and positions. One interface, two
+"""What survives a restart: rows, arrivals, requests, generations and positions. One interface, two
 implementations (``sqlite_state``, ``mongo_state``), one conformance suite (``tests/topology/test_state.py``).
 
 Every call raises ``Unavailable`` while the store is away; each may then be repeated as it is.
@@ -26,13 +26,16 @@ class RowKey(NamedTuple):
 
 class StoredRow(NamedTuple):
     """A row as it is in the store. ``upto`` is the position up to which events are folded into it;
-    ``owed`` says that its values are not yet in the sink; ``data`` is opaque to the store."""
+    ``owed`` says that its values are not yet in the sink; ``data`` is opaque to the store. ``until`` is the
+    latest event time in it that matters, in epoch seconds: a row is purged by it. For the row of a window it
+    is ``key.at``; it never lies before it. A row of no window has ``key.at`` 0."""
 
     key: RowKey
     version: int
     upto: Position
     owed: bool
     data: bytes
+    until: int
 
 
 class RowWrite(NamedTuple):
@@ -58,6 +61,17 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     horizon: int | None = None
     begins_at_first: bool = False
     told_ms: int | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Work that a command asks of a group's owner. ``what`` is opaque to the store (JSON bytes), ``state`` too:
+    progress and outcome, written by who carries it out."""
+
+    id: str
+    group: str
+    what: bytes
+    state: bytes = b""
+    version: int = 1
 
 
 class StateStore(Protocol):
@@ -116,9 +130,39 @@ class StateStore(Protocol):
         over a newer one that another worker wrote meanwhile.
         """
 
-    async def purge_rows(self, table: str, *, before: int, upto: Position) -> int:
-        """Delete rows of ``table`` with ``at < before`` that owe nothing and have ``row.upto <= upto``;
-        returns how many."""
+    async def owe_rows(self, keys: Sequence[RowKey]) -> None:
+        """Set ``owed`` of those rows that exist, at whatever version."""
+
+    async def count_owed(self, table: str, *, before: int) -> int:
+        """How many rows of ``table`` owe something and have ``until < before``."""
+
+    async def keys_of(self, table: str) -> Sequence[RowKey]:
+        """The keys of all rows of a table: for tables that are small by their nature (services)."""
+
+    async def purge_rows(self, table: str, *, before: int, upto: Position, owed: bool = False) -> int:
+        """Delete rows of ``table`` with ``until < before`` and ``row.upto <= upto`` that owe nothing, or with
+        ``owed`` also those that do; returns how many."""
+
+    # -- requests --
+
+    async def put_request(self, request: Request) -> None:
+        """Insert it; one of its id that is there already is left as it is."""
+
+    async def requests(self, group: str) -> Sequence[Request]:
+        """Those of a group, by id ascending."""
+
+    async def request(self, id: str) -> Request | None:
+        """One request, None if it is not there."""
+
+    async def save_request(self, request: Request, *, expected: int) -> bool:
+        """Write ``request``, whose version is ``expected + 1``, over the stored version ``expected``.
+
+        Finding the very version and state to be written is success (an earlier answer was lost), so states
+        that two owners could both write name their owner. False if another's is there, or it is gone.
+        """
+
+    async def delete_request(self, id: str) -> None:
+        """Forget it; idempotent."""
 
     # -- facts --
 

@@ -166,7 +166,7 @@ async def test_stores_share_a_connection_and_processes_a_database(mongo: MongoSe
     [
         (None, "somebody else"),
         ({"_id": "schema", "application": "other", "version": 1}, "somebody else"),
-        ({"_id": "schema", "application": "eventsink", "version": 2}, "schema 2"),
+        ({"_id": "schema", "application": "eventsink", "version": 99}, "schema 99"),
     ],
 )
 async def test_a_database_that_is_not_ours_is_refused(

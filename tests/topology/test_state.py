@@ -12,11 +12,15 @@ from pymongo import MongoClient
 
 from tests.topology.keeping import Kept, until_answered
 from topology.errors import Conflict, ForeignSchema, Superseded, Unavailable
+from topology.mongo import MARKER, META
 from topology.position import MAX_EPOCH, MAX_INDEX, MAX_OFFSET, NOWHERE, Position, position
-from topology.state import GroupState, RowKey, RowWrite, StateStore, StoredRow
+from topology.sqlite import APPLICATION_ID
+from topology.state import GroupState, Request, RowKey, RowWrite, StateStore, StoredRow
 
 TABLE = "space_storage/1m"
 OTHER_TABLE = "user_activity/1h"
+#: Its rows are of no window.
+JOBS = "extractor_runtime/jobs"
 UPTO = position(0, 1)
 LAST_POSITION = position(MAX_EPOCH, MAX_OFFSET, MAX_INDEX)
 
@@ -29,9 +33,20 @@ def key(number: int, table: str = TABLE) -> RowKey:
 
 
 def row(
-    at: RowKey, version: int, upto: Position = UPTO, *, owed: bool = True, data: bytes = b""
+    at: RowKey,
+    version: int,
+    upto: Position = UPTO,
+    *,
+    owed: bool = True,
+    data: bytes = b"",
+    until: int | None = None,
 ) -> StoredRow:
-    return StoredRow(at, version, upto, owed, data or f"data of version {version}".encode())
+    data = data or f"data of version {version}".encode()
+    return StoredRow(at, version, upto, owed, data, at.at if until is None else until)
+
+
+def job(number: int, until: int, upto: Position = UPTO, *, owed: bool = False) -> StoredRow:
+    return row(RowKey(JOBS, 0, f"job {number}"), number, upto, owed=owed, until=until)
 
 
 async def stored(store: StateStore, at: RowKey) -> StoredRow | None:
@@ -117,7 +132,7 @@ async def test_rows_come_back_as_they_were_saved(kept: Kept) -> None:
     store = await kept.state()
     rows = [
         row(key(1), 1 << 40 | 1, NOWHERE, owed=False, data=bytes(range(256))),
-        row(key(2), (1 << 62) + 1, LAST_POSITION, data=b"\x00"),
+        row(key(2), (1 << 62) + 1, LAST_POSITION, data=b"\x00", until=1 << 40),
         row(RowKey(TABLE, -60, ""), 1),
     ]
     await save(store, *((each, 0) for each in rows))
@@ -161,6 +176,7 @@ async def test_nothing_is_done_for_nothing(kept: Kept) -> None:
     store = await kept.state()
     await store.save_rows([])
     await store.settle_rows([])
+    await store.owe_rows([])
     assert await store.load_rows([]) == {}
     assert list(await store.owed_rows([], 10)) == []
     assert await store.record_arrivals({}) == {}
@@ -287,6 +303,176 @@ async def test_only_old_rows_that_owe_nothing_and_are_below_the_position_are_pur
     assert found == {each.key: each for each in kept_rows}
 
 
+async def test_rows_of_no_window_are_purged_by_the_latest_event_in_them(kept: Kept) -> None:
+    store = await kept.state()
+    below, above = position(0, 100), position(0, 101)
+    kept_rows = [
+        job(1, 600, below),
+        job(2, 599, above),
+        job(3, 599, below, owed=True),
+        row(RowKey(OTHER_TABLE, 0, "job 4"), 4, below, owed=False, until=599),
+    ]
+    gone = [job(5, 599, below), job(6, 0, NOWHERE), job(7, -1, below)]
+    await save(store, *((each, 0) for each in [*kept_rows, *gone]))
+    assert await store.purge_rows(JOBS, before=600, upto=below) == 3
+    assert await store.purge_rows(JOBS, before=600, upto=below) == 0, "the answer was lost"
+    found = await store.load_rows([each.key for each in [*kept_rows, *gone]])
+    assert found == {each.key: each for each in kept_rows}
+
+
+async def test_a_window_in_which_something_matters_later_is_kept_until_then(kept: Kept) -> None:
+    # -120     -60      0       60      120           600
+    #   ├───────────────────────────────────────────────▶│
+    #            │       │       ├───────────────────────▶│
+    #                                    │
+    store = await kept.state()
+    rows = [
+        row(RowKey(TABLE, at, "space"), 5 + at, owed=False, until=until)
+        for at, until in [(-60, -60), (0, 0), (60, 600), (120, 120), (-120, 600)]
+    ]
+    await save(store, *((each, 0) for each in rows))
+    for before, gone in [(-60, 0), (-59, 1), (0, 0), (1, 1), (120, 0), (121, 1), (600, 0), (601, 2)]:
+        assert await store.purge_rows(TABLE, before=before, upto=UPTO) == gone, before
+
+
+async def test_a_row_that_was_written_again_is_purged_by_its_newer_time(kept: Kept) -> None:
+    store = await kept.state()
+    first = job(1, 100)
+    await save(store, (first, 0))
+    again = first._replace(version=2, until=200)
+    await save(store, (again, 1))
+    assert await store.purge_rows(JOBS, before=200, upto=UPTO) == 0
+    assert await store.load_rows([first.key]) == {first.key: again}
+    assert await store.purge_rows(JOBS, before=201, upto=UPTO) == 1
+
+
+async def test_rows_that_owe_are_purged_only_where_that_is_asked_for(kept: Kept) -> None:
+    store = await kept.state()
+    owing = [job(1, 100, owed=True), row(RowKey(JOBS, 60, "job 2"), 2)]
+    newer = [job(3, 300, owed=True), job(4, 100, LAST_POSITION, owed=True)]
+    await save(store, *((each, 0) for each in [*owing, job(5, 100), *newer]))
+    assert await store.purge_rows(JOBS, before=200, upto=UPTO) == 1
+    assert await store.purge_rows(JOBS, before=200, upto=UPTO, owed=True) == 2
+    assert sorted(await store.owed_rows([JOBS], 9)) == sorted(newer)
+
+
+async def test_what_owes_is_counted_by_table_and_time(kept: Kept) -> None:
+    store = await kept.state()
+    rows = [job(1, 100, owed=True), job(2, 199, owed=True), job(3, 200, owed=True), job(4, 100)]
+    await save(store, *((each, 0) for each in [*rows, row(key(1, OTHER_TABLE), 5)]))
+    assert await store.count_owed(JOBS, before=200) == 2
+    assert await store.count_owed(JOBS, before=201) == 3
+    assert await store.count_owed(TABLE, before=201) == 0
+    await store.settle_rows([(rows[0].key, 1)])
+    assert await (await kept.state()).count_owed(JOBS, before=200) == 1
+
+
+async def test_the_keys_of_a_table_are_those_of_all_its_rows(kept: Kept) -> None:
+    one, other = await kept.state(), await kept.state()
+    assert list(await one.keys_of(TABLE)) == []
+    rows = [row(RowKey(TABLE, at, name), 1) for at in (-60, 0, 60) for name in ("", "a:b", "ü")]
+    await save(one, *((each, 0) for each in [*rows, row(key(1, OTHER_TABLE), 1)]))
+    assert sorted(await other.keys_of(TABLE)) == sorted(each.key for each in rows)
+    await one.purge_rows(TABLE, before=60, upto=UPTO, owed=True)
+    assert sorted(await other.keys_of(TABLE)) == sorted(each.key for each in rows if each.key.at == 60)
+
+
+async def test_rows_owe_again_whatever_their_version(kept: Kept) -> None:
+    one, other = await kept.state(), await kept.state()
+    rows = [row(key(number), number, owed=False) for number in range(1, 4)]
+    await save(one, *((each, 0) for each in rows))
+    for _ in range(2):  # the first answer was lost
+        await other.owe_rows([key(1), key(2), key(9)])
+    assert sorted(await one.owed_rows([TABLE], 9)) == [row(key(1), 1), row(key(2), 2)]
+    assert await one.load_rows([key(3), key(9)]) == {key(3): rows[2]}, "what is not there is not made"
+    await one.settle_rows([(key(1), 1)])
+    assert await one.owed_rows([TABLE], 9) == [row(key(2), 2)]
+
+
+async def test_many_rows_owe_again_in_one_call(kept: Kept) -> None:
+    store = await kept.state()
+    rows = [row(key(number), number + 1, owed=False) for number in range(MANY)]
+    await save(store, *((each, 0) for each in rows))
+    await store.owe_rows([each.key for each in rows])
+    assert await store.count_owed(TABLE, before=1 << 40) == MANY
+
+
+# -- requests --
+
+
+def request(
+    id: str = "01",
+    group: str = "rollups",
+    *,
+    what: bytes = b'{"rebuild": "\xff\x00"}',
+    state: bytes = b"",
+    version: int = 1,
+) -> Request:
+    return Request(id=id, group=group, what=what, state=state, version=version)
+
+
+async def test_requests_come_back_as_they_were_put_in_the_order_of_their_ids(kept: Kept) -> None:
+    one, other = await kept.state(), await kept.state()
+    assert list(await one.requests("rollups")) == []
+    assert await one.request("01") is None
+    put = [request("10"), request("02", state=b"begun", version=7), request("ü"), request("9"), request("A")]
+    for each in [*put, request("03", "archive")]:
+        await one.put_request(each)
+    assert list(await other.requests("rollups")) == [put[1], put[0], put[3], put[4], put[2]]
+    assert list(await other.requests("archive")) == [request("03", "archive")]
+    assert await other.request("02") == put[1]
+
+
+async def test_a_request_that_is_there_already_is_left_as_it_is(kept: Kept) -> None:
+    one, other = await kept.state(), await kept.state()
+    await one.put_request(request())
+    await one.put_request(request())
+    begun = request(state=b"begun", version=2)
+    assert await one.save_request(begun, expected=1)
+    await one.put_request(request())  # sent, given up, and carried out after all
+    await other.put_request(request(group="archive", what=b"another", version=9))
+    assert await one.request("01") == begun
+    assert list(await one.requests("archive")) == []
+
+
+async def test_a_request_is_saved_over_the_version_it_was_read_at(kept: Kept) -> None:
+    store = await kept.state()
+    await store.put_request(request())
+    await store.put_request(request("02"))
+    begun, done = request(state=b"begun", version=2), request(state=b"done", version=3)
+    for _ in range(2):  # the first answer was lost
+        assert await store.save_request(begun, expected=1)
+        assert await store.request("01") == begun
+    assert await store.save_request(done, expected=2)
+    assert not await store.save_request(begun, expected=1), "carried out late"
+    assert await store.request("01") == done
+    assert await store.request("02") == request("02")
+
+
+async def test_of_two_owners_of_a_request_one_learns_of_the_other(kept: Kept) -> None:
+    one, other = await kept.state(), await kept.state()
+    for number in range(10):
+        await one.put_request(request(f"{number}"))
+        ours = request(f"{number}", state=b"by generation 1", version=2)
+        theirs = request(f"{number}", state=b"by generation 2", version=2)
+        outcomes = await asyncio.gather(
+            one.save_request(ours, expected=1), other.save_request(theirs, expected=1)
+        )
+        assert sorted(outcomes) == [False, True]
+        assert await one.request(f"{number}") == (ours if outcomes[0] else theirs)
+
+
+async def test_a_request_that_was_deleted_stays_so(kept: Kept) -> None:
+    one, other = await kept.state(), await kept.state()
+    await one.put_request(request())
+    await one.put_request(request("02"))
+    for _ in range(2):
+        await other.delete_request("01")
+    assert not await one.save_request(request(version=2), expected=1)
+    assert await one.request("01") is None
+    assert list(await one.requests("rollups")) == [request("02")]
+
+
 # -- facts --
 
 
@@ -331,6 +517,25 @@ async def test_a_database_with_somebody_elses_things_is_left_alone(kept: Kept) -
         await kept.state()
 
 
+async def test_what_an_earlier_schema_left_is_refused_in_one_line_and_left_alone(kept: Kept) -> None:
+    if kept.mongo is None:
+        with sqlite3.connect(kept.file) as earlier:
+            earlier.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            earlier.execute("PRAGMA user_version = 1")
+            earlier.execute("CREATE TABLE rows (kind, at)")
+        earlier.close()
+    else:
+        with MongoClient[dict[str, object]](kept.mongo.url) as client:
+            marker = {"_id": MARKER, "application": "eventsink", "version": 1}
+            client[kept.mongo.database][META].insert_one(marker)
+    for _ in range(2):
+        with pytest.raises(
+            ForeignSchema, match="has schema 1, this eventsink reads 2: use the release"
+        ) as error:
+            await kept.state()
+        assert "\n" not in str(error.value)
+
+
 async def test_a_closed_store_says_so_and_closes_twice(kept: Kept) -> None:
     store = await kept.state()
     await store.close()
@@ -354,9 +559,17 @@ def calls(store: StateStore) -> Sequence[tuple[Callable[[], Awaitable[object]], 
         (lambda: store.owed_rows([TABLE], 5), [saved]),
         (lambda: store.record_arrivals({position(0, 1): 6}), {position(0, 1): 6}),
         (lambda: store.arrivals(position(0, 1), position(0, 1)), {position(0, 1): 6}),
+        (lambda: store.count_owed(TABLE, before=1000), 1),
+        (lambda: store.keys_of(TABLE), [key(1)]),
+        (lambda: store.owe_rows([key(1)]), None),
         (lambda: store.settle_rows([(key(1), 10)]), None),
         (lambda: store.purge_rows(TABLE, before=0, upto=NOWHERE), 0),
         (lambda: store.purge_arrivals(NOWHERE, 0), None),
+        (lambda: store.put_request(request()), None),
+        (lambda: store.save_request(request(version=2), expected=1), True),
+        (lambda: store.request("01"), request(version=2)),
+        (lambda: store.requests("rollups"), [request(version=2)]),
+        (lambda: store.delete_request("02"), None),
     ]
 
 
@@ -420,6 +633,13 @@ async def test_a_write_whose_answer_is_lost_on_the_way_was_made_once(on_mongo: K
     mongo = on_mongo.mongo
     assert mongo is not None
     store = await until_answered(on_mongo.state)
+    await store.put_request(request())
+    mongo.lose_answer("update")
+    begun = request(state=b"begun", version=2)
+    with pytest.raises(Unavailable):
+        await store.save_request(begun, expected=1)
+    assert await until_answered(lambda: store.request("01")) == begun
+    assert await store.save_request(begun, expected=1)
     for write in ((row(key(1), 10), 0), (row(key(1), 20), 10)):
         mongo.lose_answer("update")
         with pytest.raises(Unavailable):
