@@ -14,7 +14,7 @@ from cli import parts
 from cli.options import epoch_s, examples, format_option, range_options, takes_settings
 from cli.settings import Settings
 from cli.tables import print_bytes, print_csv, print_json, print_table
-from topology.rollups import Rollup
+from topology.operators import AnyRollup
 from topology.sinks import Point
 from web.documents import rollup_csv, rollup_document, rollups_document
 
@@ -90,7 +90,7 @@ def command(
         _print_points(rollup, window, points)
 
 
-def _rollup(name: str) -> Rollup:
+def _rollup(name: str) -> AnyRollup:
     rollup = ROLLUPS.get(name)
     if rollup is None:
         close = difflib.get_close_matches(name, list(ROLLUPS), n=1)
@@ -130,7 +130,7 @@ def _print_rollups(form: str) -> None:
         print_table(columns, rows, wrap=frozenset({"fields", "key"}))
 
 
-def _print_points(rollup: Rollup, window: str, points: Sequence[Point]) -> None:
+def _print_points(rollup: AnyRollup, window: str, points: Sequence[Point]) -> None:
     if not points:
         click.echo(
             "no rows in this range: what is read is here a second later, while `eventsink up` or `worker` runs",

@@ -51,6 +51,15 @@ Counted = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 #: Bounded like the integers: what is larger is no measurement, and infinity is no number in JSON.
 Duration = Annotated[float, Meta(ge=0, le=MAX_COUNT)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
+#: Epoch milliseconds by a clock that may be wrong.
+Clock = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=MAX_TIME_MS,
+        description="The producer's own clock in epoch milliseconds: right only between the events of one job.",
+    ),
+]
 Validity = Annotated[
     float, Meta(ge=1, le=3600, description="Seconds for which the result holds unless another follows.")
 ]
@@ -124,6 +133,7 @@ class Extraction(Event, frozen=True, kw_only=True):
     resource_type: str | None = None
     resource_id: str | None = None
     message: str | None = None
+    clock_ms: Clock | None = None
 
 
 class ExtractionSubmitted(Extraction, frozen=True, kw_only=True, tag="extraction.submitted"):

@@ -17,11 +17,11 @@ import msgspec
 
 from topology.delivery import Delivery
 from topology.errors import Superseded
+from topology.operators import Kind, Purge, purges
 from topology.parts import GroupParts
 from topology.position import NOWHERE
 from topology.reading import Reading
 from topology.rows import Row, Unsaved
-from topology.operators import Kind, Purge, purges
 from topology.state import GroupState
 from topology.windows import DAY
 

@@ -92,8 +92,8 @@ class Delivery:
         return len(self._waiting) + self._in_flight
 
     def offer(self, saved: Iterable[Saved]) -> None:
-        """Take values that were saved with ``owed`` set; an older value of the same row is replaced. What is due because
-        time has passed is found besides."""
+        """Take values that were saved with ``owed`` set; an older value of the same row is replaced. What is due
+        because time has passed is found besides."""
         for row in saved:
             known = self._waiting.get(row.key)
             if known is None and len(self._waiting) >= MOST_WAITING:
@@ -197,7 +197,9 @@ class Delivery:
 
     async def _write(self, points: Sequence[Point]) -> None:
         """Write all; a point that the sink refuses for good is found by halving and put aside."""
-        pending = [points[first : first + WRITTEN_AT_A_TIME] for first in range(0, len(points), WRITTEN_AT_A_TIME)]
+        pending = [
+            points[first : first + WRITTEN_AT_A_TIME] for first in range(0, len(points), WRITTEN_AT_A_TIME)
+        ]
         pending.reverse()
         while pending:
             part = pending.pop()

@@ -95,8 +95,8 @@ async def fold(
     late: set[Position] = set()
     parts = _parts(rollup, events, after)
     placed = await budget.placed([(part.start, part.joined, part.first) for part in parts])
-    for part, key in zip(parts, placed, strict=True):
-        part.joined = key
+    for part, within in zip(parts, placed, strict=True):
+        part.joined = within
     if not parts:
         return late
     windows = _in_time(_windows(rollup, parts), horizon(), late)

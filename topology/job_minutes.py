@@ -32,7 +32,7 @@ _ENTRY_WEIGHT_BYTES = 260
 class JobMinuteTable:
     """How minutes of jobs are stored."""
 
-    _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+    _encode = msgspec.msgpack.Encoder().encode
     _decode = msgspec.msgpack.Decoder(JobMinute).decode
 
     def empty(self) -> JobMinute:
@@ -51,7 +51,7 @@ class JobMinuteTable:
 class Times(NamedTuple):
     """Durations, as they merge. ``sum_us`` is of integers: it does not depend on order."""
 
-    count: int = 0
+    number: int = 0
     sum_us: int = 0
     min_us: int | None = None
     max_us: int | None = None
@@ -103,14 +103,14 @@ def fields(window: JobSummary) -> Mapping[str, Value]:
         "failed": failed,
         "skipped": skipped,
         "retried": retried,
-        "runtime_s_count": runtime.count,
+        "runtime_s_count": runtime.number,
         "runtime_s_sum": runtime.sum_us / 1e6,
         "runtime_s_min": None if runtime.min_us is None else runtime.min_us / 1e6,
         "runtime_s_max": None if runtime.max_us is None else runtime.max_us / 1e6,
         "runtime_s_p50": quantile(runtime.seconds, 50),
         "runtime_s_p95": quantile(runtime.seconds, 95),
         "runtime_s_p99": quantile(runtime.seconds, 99),
-        "wait_s_count": wait.count,
+        "wait_s_count": wait.number,
         "wait_s_sum": wait.sum_us / 1e6,
         "wait_s_p50": quantile(wait.seconds, 50),
         "wait_s_p95": quantile(wait.seconds, 95),
@@ -126,11 +126,11 @@ def _times(durations: Sequence[int | None]) -> Times:
 
 
 def _merged(many: Sequence[Times]) -> Times:
-    some = [each for each in many if each.count]
+    some = [each for each in many if each.number]
     if len(some) < 2:
         return some[0] if some else Times()
     return Times(
-        sum(each.count for each in some),
+        sum(each.number for each in some),
         sum(each.sum_us for each in some),
         min(each.min_us for each in some if each.min_us is not None),
         max(each.max_us for each in some if each.max_us is not None),

@@ -165,7 +165,8 @@ class JobTable:
         return self._encode(job)
 
     def unpack(self, packed: bytes) -> Job | None:
-        return self._decode(packed)
+        job: Job | None = self._decode(packed)
+        return job
 
     def weight(self, job: Job | None) -> int:
         return 600 if job is None else 600 + 120 * len(job.starts)

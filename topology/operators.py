@@ -18,8 +18,8 @@ from topology.batch import LogEvent
 from topology.budgets import BudgetTable, KeyBudget, budget_table
 from topology.folding import fold
 from topology.job_minutes import JobMinuteTable
-from topology.joining import JobOperator, kept_from
 from topology.jobs import JobRollup, JobTable
+from topology.joining import JobOperator, kept_from
 from topology.position import Position
 from topology.rollups import Rollup
 from topology.rows import ENCODED_AT_A_TIME, RowCache, Saved, Table
@@ -44,8 +44,8 @@ class Operator(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What operators of one reading share. ``horizon`` (epoch seconds) and ``watermark`` (epoch milliseconds) are asked
-    each time; ``told_ms``: as of ``state.GroupState``."""
+    """What operators of one reading share. ``horizon`` (epoch seconds) and ``watermark`` (epoch milliseconds) are
+    asked each time; ``told_ms``: as of ``state.GroupState``."""
 
     rows: RowCache
     horizon: Callable[[], int | None]
@@ -100,8 +100,8 @@ def operator(rollup: AnyRollup, scope: Scope) -> TumblingOperator | JobOperator 
 
 
 class Kind(NamedTuple):
-    """One kind of row. ``owes``: its changes change values of the sink. ``source``: other rows are derived from it, which
-    are saved before it."""
+    """One kind of row. ``owes``: its changes change values of the sink. ``source``: other rows are derived from it,
+    which are saved before it."""
 
     rollup: AnyRollup
     table: Table
@@ -126,7 +126,7 @@ def kinds(rollup: AnyRollup) -> Mapping[str, Kind]:
 
 
 class Purge(NamedTuple):
-    """Rows whose latest event is before ``before`` (epoch seconds) are gone; ``owed``: even those that owe something."""
+    """Rows whose latest event is before ``before`` (epoch seconds) are gone; ``owed``: even those that owe."""
 
     before: int
     owed: bool = False

@@ -72,8 +72,8 @@ class UptimeRollup:
 
 class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """``regions``: first and last result of each. ``turns``: when maintenance started (False) and ended (True).
-    ``longest_ms``: no result held longer. ``owes``: the time whose values may have changed, while the row owes any. All in
-    milliseconds."""
+    ``longest_ms``: no result held longer. ``owes``: the time whose values may have changed, while the row owes any. All
+    in milliseconds."""
 
     regions: dict[str, tuple[int, int]] = {}
     turns: tuple[tuple[int, bool], ...] = ()

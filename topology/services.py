@@ -1,8 +1,8 @@
 """Services: results and maintenance into rows, and time in state out of them.
 
-Only events change rows. How much of a window a service was up depends on the passing of time too, so it is computed when
-a value is written: of the results in the rows, up to the watermark. Values are owed for two reasons: a row changed, and
-the watermark moved on. ``told_ms`` is the watermark up to which the second is paid.
+Only events change rows. How much of a window a service was up depends on the passing of time too, so it is computed
+when a value is written: of the results in the rows, up to the watermark. Values are owed for two reasons: a row
+changed, and the watermark moved on. ``told_ms`` is the watermark up to which the second is paid.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Passing(NamedTuple):
 
 
 class ServiceOperator:
-    """Folds and values one ``UptimeRollup`` in one reading. ``horizon`` and ``watermark`` (epoch milliseconds) are asked
-    each time."""
+    """Folds and values one ``UptimeRollup`` in one reading. ``horizon`` and ``watermark`` (epoch milliseconds) are
+    asked each time."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class ServiceOperator:
             yield points
 
     async def passing(self) -> Passing | None:
-        """What is due because time has passed; None where nothing is. Whoever has written the points sets ``told_ms``."""
+        """What is due because time has passed; None where nothing is. Whoever has written it sets ``told_ms``."""
         watermark = self._watermark()
         if watermark is None:
             return None

@@ -2,8 +2,8 @@
 
 A result holds from its time until the next one of the same kind for its service and region, at most for as long as it
 says. At each instant a service in a region is down if any valid result says down, up if there is a valid one and none
-says down, else unknown. Over all regions it is unknown if none is known, up if more than half of the known ones are, else
-down. Maintenance takes precedence over all of it. All times are integers, in milliseconds.
+says down, else unknown. Over all regions it is unknown if none is known, up if more than half of the known ones are,
+else down. Maintenance takes precedence over all of it. All times are integers, in milliseconds.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class _Span(NamedTuple):
 def in_state(
     results: Iterable[Result], maintenance: Sequence[tuple[int, int]], start: int, end: int
 ) -> Mapping[int, Mapping[str, UpDown]]:
-    """For each minute (start in milliseconds) in [start, end) in which anything is known: each region that is known, and
-    ``ALL``. ``maintenance``: intervals, ascending and apart. ``results``: all that hold at any time in [start, end)."""
+    """For each minute (start in milliseconds) in [start, end) in which anything is known: each region that is known,
+    and ``ALL``. ``maintenance``: intervals, ascending and apart. ``results``: all that hold at any time in it."""
     by_kind: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         by_kind[result.region, result.kind].append(result)

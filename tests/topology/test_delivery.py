@@ -17,7 +17,8 @@ from topology import delivery as delivery_module
 from topology.delivery import Delivery
 from topology.errors import Refused, Unavailable
 from topology.position import position
-from topology.rows import RowCache
+from topology.rows import RowCache, Saved
+from topology.services import Passing
 from topology.sinks import Point
 from topology.windows import HOUR, MINUTE
 
@@ -55,6 +56,7 @@ class Harness:
         self.stores = stores
         self.sink = sink
         self.slept: list[float] = []
+        self.ours = True
         self.rows = RowCache(
             stores.state,
             TABLES,
@@ -68,6 +70,7 @@ class Harness:
             stores.state,
             self.rows.settle,
             TABLES,
+            self,
             dead_letters=stores.dead_letters,
             outages=stores.outages,
             metrics=stores.metrics,
@@ -75,6 +78,20 @@ class Harness:
             sleep=self._sleep,
         )
         self._offset = itertools.count()
+
+    # As ``delivery.Values``: the points of the rows, no time passes, nobody else works.
+
+    async def of(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
+        yield [space_storage.point(row.key, row.state) for row in rows]
+
+    async def passing(self) -> None:
+        return None
+
+    def told(self, passing: Passing) -> None:
+        raise AssertionError(passing)
+
+    async def owned(self) -> bool:
+        return self.ours
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -84,9 +101,11 @@ class Harness:
         """One more file in the minute 0 of each space, saved, and offered to the sink."""
         keys = [space_storage.row_key(MINUTE, 0, (space,)) for space in spaces]
         for row in (await self.rows.load(keys)).values():
-            added, removed, files, gone = row.state
-            self.rows.change(row, (added + 1, removed, files + 1, gone), position(0, next(self._offset)))
-        self.delivery.offer(await self.rows.save(self.rows.dirty(lambda _: True)))
+            added, removed, files, gone, events = row.state
+            self.rows.change(
+                row, (added + 1, removed, files + 1, gone, events + 1), position(0, next(self._offset))
+            )
+        self.delivery.offer(await self.rows.save(self.rows.dirty()))
 
     async def stored(self) -> dict[str, int | float]:
         points = await self.stores.rollups.query(

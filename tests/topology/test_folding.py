@@ -13,8 +13,10 @@ import pytest
 from schemas.events import FileDeleted, FileUploaded, LoggedIn
 from topology import sqlite_state
 from topology.batch import LogEvent, by_type
+from topology.budgets import KeyBudget
 from topology.folding import fold
 from topology.measures import Count, Sum
+from topology.operators import kinds
 from topology.outages import Outages
 from topology.position import NOWHERE, Position, position
 from topology.rollups import Rollup
@@ -52,24 +54,36 @@ async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
 class Rows:
     """The rows of one process; a new one is what a restart has."""
 
-    def __init__(self, store: SqliteState, first_version: int = 1) -> None:
-        self.tables = {storage.table(window): storage for window in WINDOWS}
+    def __init__(self, store: SqliteState, first_version: int = 1, key_budget: int = 100) -> None:
+        owing = [storage.table(window) for window in WINDOWS]
+        self.tables = {table: kind.table for table, kind in kinds(storage).items()}
         self.cache = RowCache(
             store,
             self.tables,
-            owing=self.tables,
+            owing=owing,
             versions=itertools.count(first_version),
             max_bytes=1 << 20,
             outages=Outages(),
+        )
+        self.over_budget: list[str] = []
+        self.budget = KeyBudget(
+            self.cache, storage.name, storage.budgeted, key_budget, self.over_budget.append
         )
 
     async def fold(
         self, events: Sequence[LogEvent], after: Position = NOWHERE, horizon_s: int | None = None
     ) -> set[Position]:
-        return await fold(storage, by_type(events), self.cache, after=after, horizon=lambda: horizon_s)
+        return await fold(
+            storage,
+            by_type(events),
+            self.cache,
+            after=after,
+            horizon=lambda: horizon_s,
+            budget=self.budget,
+        )
 
     async def save(self) -> None:
-        await self.cache.save(self.cache.dirty(lambda _: True))
+        await self.cache.save(self.cache.dirty())
 
     async def value(self, space: str, window: int, field: str) -> int | float:
         size = WINDOWS[window]
@@ -123,7 +137,7 @@ async def test_rows_saved_at_different_positions_come_to_the_same_numbers(
     await first.save()
     await first.fold(events[10:20])
     # The process dies in the middle of a checkpoint: every other row was written.
-    dirty = first.cache.dirty(lambda _: True)
+    dirty = first.cache.dirty()
     await first.cache.save(dirty[::2])
     again = Rows(state, first_version=1000)
     await again.fold(events[5:])

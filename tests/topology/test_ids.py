@@ -39,7 +39,7 @@ class Process:
         self.ids = Ids(self.rows, "ids/g")
 
     async def save(self) -> None:
-        await self.rows.save(self.rows.dirty(lambda _: True))
+        await self.rows.save(self.rows.dirty())
 
 
 def seen(name: str, offset: int, second: int = 60) -> Sighting:

@@ -65,7 +65,7 @@ async def state_of(rows: RowCache, number: int) -> tuple[int, Position]:
 
 
 async def save_all(rows: RowCache) -> list[tuple[RowKey, int]]:
-    return [(saved.key, saved.state) for saved in await rows.save(rows.dirty(lambda _: True))]
+    return [(saved.key, saved.state) for saved in await rows.save(rows.dirty())]
 
 
 async def test_what_is_saved_is_found_by_the_next_process(stores: Stores) -> None:
@@ -104,7 +104,7 @@ async def test_a_row_that_changes_while_its_write_is_in_flight_stays_unsaved(
 
     rows = cache(Slow(stores.state))
     await add(rows, 1, 5, upto=1)
-    saving = asyncio.create_task(rows.save(rows.dirty(lambda _: True)))
+    saving = asyncio.create_task(rows.save(rows.dirty()))
     await writing.wait()
     await add(rows, 1, 7, upto=2)
     go_on.set()
@@ -152,9 +152,9 @@ async def test_reading_pauses_while_the_cache_is_full_of_unsaved_rows(stores: St
 async def test_a_row_owes_the_sink_until_exactly_its_version_is_settled(stores: Stores) -> None:
     rows = cache(stores.state)
     await add(rows, 1, 5, upto=1)
-    (first,) = await rows.save(rows.dirty(lambda _: True))
+    (first,) = await rows.save(rows.dirty())
     await add(rows, 1, 5, upto=2)
-    (second,) = await rows.save(rows.dirty(lambda _: True))
+    (second,) = await rows.save(rows.dirty())
     await stores.state.settle_rows([(first.key, first.version)])
     assert [row.version for row in await stores.state.owed_rows(["numbers"], 9)] == [second.version]
     await stores.state.settle_rows([(second.key, second.version)])
@@ -170,7 +170,7 @@ async def test_rows_that_are_handed_out_stay_in_a_cache_that_is_full(stores: Sto
         loaded = await rows.load([key(100), key(101)])
         for row in loaded.values():
             rows.change(row, row.state + 1, position(0, upto))
-        await rows.save(rows.dirty(lambda each: each.at < 60 * 100))
+        await rows.save([each for each in rows.dirty() if each.row.key.at < 60 * 100])
     await save_all(rows)
     again = cache(stores.state)
     assert [await state_of(again, number) for number in (100, 101)] == [(2, position(0, 21))] * 2
