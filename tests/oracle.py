@@ -65,6 +65,15 @@ class Placed(NamedTuple):
     event: Event
 
 
+def placed(events: Iterable[Event]) -> list[Placed]:
+    """In the order of the log, each at its own ``time``, which it must have."""
+    found = []
+    for position, event in enumerate(events):
+        assert event.time is not None, event
+        found.append(Placed(position, event.time, event))
+    return found
+
+
 def rollups(events: Sequence[Placed], *, watermark_ms: int) -> Rollups:
     """All eight rollups in all windows, of these events in any order."""
     counted = _without_repeats(events)
@@ -251,9 +260,10 @@ class _Ended(NamedTuple):
 def _extractor_runtime(events: Sequence[Placed], jobs: Sequence[_Ended], size_ms: int) -> Rows:
     counted = {ExtractionSubmitted: "submitted", ExtractionStarted: "started", ExtractionRetried: "retried"}
     happened: list[tuple[int, Tags, str | _Ended]] = [
-        (placed.time_ms, (tag(placed.event.extractor),), counted[type(placed.event)])
-        for placed in events
-        if isinstance(placed.event, Extraction) and type(placed.event) in counted
+        (at, (tag(event.extractor),), name)
+        for _, at, event in events
+        for kind, name in counted.items()
+        if isinstance(event, Extraction) and isinstance(event, kind)
     ]
     happened += [(job.time_ms, (tag(job.extractor),), job) for job in jobs]
     rows: Rows = {}

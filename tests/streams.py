@@ -7,7 +7,7 @@ the numbers of a job with an id do not depend on the order of its events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
@@ -61,7 +61,7 @@ STARTS_MS = tuple(
     if (ms := from_rfc3339(text)) is not None
 )
 
-# `` ``, backslash and what is too long show how tags are made; `a_b` is what `a\b` becomes.
+# What is missing, empty, unfit or too long shows how tags are made: the three `a…b` are one tag, and so are the `x`.
 _SPACES = [None, "", "s1", "s2", "a\\b", "a_b", "a\tb", "x" * 300, "x" * 256]
 _SERVICES = ["clowder", "mongo"]
 _REGIONS = ["eu", "us", "ap"]
@@ -84,9 +84,15 @@ def streams(
     ``jobs_without_id`` false leaves out the events whose order matters: then any permutation of a list must
     give the same rows.
     """
-    return st.lists(_events(start_ms, jobs_without_id=jobs_without_id), max_size=300 if wide else 30).flatmap(
-        lambda events: _repeated(_told_apart(events), at_most=100 if wide else 10)
-    )
+    most, repeats = (300, 100) if wide else (30, 10)
+
+    def of_size(least: int) -> st.SearchStrategy[list[Event]]:
+        themes = _events(start_ms, jobs_without_id=jobs_without_id)
+        return st.one_of([st.lists(events, min_size=least, max_size=most) for events in themes])
+
+    # Left alone, hypothesis makes short lists, in which little meets.
+    sizes = st.integers(0, most).flatmap(of_size)
+    return sizes.flatmap(lambda events: _repeated(_told_apart(events), at_most=repeats))
 
 
 def _told_apart(events: Iterable[Event]) -> list[Event]:
@@ -152,23 +158,16 @@ def _times(start_ms: int, *, days_late: int) -> st.SearchStrategy[int]:
 # -- events --
 
 
-def _events(start_ms: int, *, jobs_without_id: bool) -> st.SearchStrategy[Event]:
+def _events(start_ms: int, *, jobs_without_id: bool) -> Sequence[st.SearchStrategy[Event]]:
+    """What a stream may be about: everything, or what meets only if there is enough of it."""
     far, near = _times(start_ms, days_late=5), _times(start_ms, days_late=0)
     # Each day between the first result and the last is 1440 rows a region: only now and then is one that late.
-    results = st.sampled_from(range(20)).flatmap(
-        lambda one: _times(start_ms, days_late=1) if not one else near
-    )
-    return st.one_of(
-        _files(far),
-        _traffic(far),
-        _activity(far),
-        _jobs(far, jobs_without_id=jobs_without_id),
-        _jobs(near, jobs_without_id=jobs_without_id),
-        _results(results),
-        _results(near),
-        _maintenance(far),
-        _measurements(far),
-    )
+    a_day_late = _times(start_ms, days_late=1)
+    results = st.integers(0, 19).flatmap(lambda one: a_day_late if one == 19 else near)
+    health = st.one_of(_results(results), _results(near), _results(near), _maintenance(far))
+    jobs = st.one_of([_jobs(times, jobs_without_id=jobs_without_id) for times in (near, near, far)])
+    rest = st.one_of(_files(far), _traffic(far), _activity(far), _measurements(far))
+    return [st.one_of(rest, jobs, health), jobs, health, rest]
 
 
 def _event(kind: type[Event], times: st.SearchStrategy[int], **fields: Strategy) -> st.SearchStrategy[Event]:
@@ -295,7 +294,7 @@ def _results(times: st.SearchStrategy[int]) -> st.SearchStrategy[Event]:
 def _maintenance(times: st.SearchStrategy[int]) -> st.SearchStrategy[Event]:
     services = st.sampled_from(_SERVICES)
     kinds = (MaintenanceStarted, MaintenanceEnded, OutageStarted)
-    return st.one_of(_event(kind, times, service=services) for kind in kinds)
+    return st.one_of([_event(kind, times, service=services) for kind in kinds])
 
 
 def _measurements(times: st.SearchStrategy[int]) -> st.SearchStrategy[Event]:
