@@ -129,7 +129,7 @@ def _repeated(events: list[Event], *, at_most: int) -> st.SearchStrategy[list[Ev
 # -- time --
 
 
-def _times(start_ms: int, *, days_late: int) -> st.SearchStrategy[int]:
+def _times(start_ms: int, *, days_late: int, day_edges: bool = True) -> st.SearchStrategy[int]:
     """Mostly within two minutes on a grid that makes equal times likely; edges of windows, and late ones."""
 
     def edges(size_ms: int, before: int, after: int) -> st.SearchStrategy[int]:
@@ -148,8 +148,9 @@ def _times(start_ms: int, *, days_late: int) -> st.SearchStrategy[int]:
         st.integers(0, 5 * MINUTE_MS).map(lambda ms: start_ms + ms),
         edges(MINUTE_MS, 2, 5),
         edges(HOUR_MS, 1, 2),
-        edges(DAY_MS, 0, 1),
     ]
+    if day_edges:
+        choices.append(edges(DAY_MS, 0, 1))
     if days_late:
         choices.append(st.integers(1, days_late).flatmap(lambda days: after(start_ms - days * DAY_MS)))
     return st.one_of(choices)
@@ -161,13 +162,13 @@ def _times(start_ms: int, *, days_late: int) -> st.SearchStrategy[int]:
 def _events(start_ms: int, *, jobs_without_id: bool) -> Sequence[st.SearchStrategy[Event]]:
     """What a stream may be about: everything, or what meets only if there is enough of it."""
     far, near = _times(start_ms, days_late=5), _times(start_ms, days_late=0)
-    # Each day between the first result and the last is 1440 rows a region: only now and then is one that late.
-    a_day_late = _times(start_ms, days_late=1)
-    results = st.integers(0, 19).flatmap(lambda one: a_day_late if one == 19 else near)
-    health = st.one_of(_results(results), _results(near), _results(near), _maintenance(far))
+    # Each day between the first result and the last is 1440 rows a region: only now and then is it that far.
+    close, a_day_away = _times(start_ms, days_late=0, day_edges=False), _times(start_ms, days_late=1)
+    results = st.integers(0, 9).flatmap(lambda one: a_day_away if one == 9 else close)
+    health = st.one_of(_results(results), _results(close), _results(close), _maintenance(far))
     jobs = st.one_of([_jobs(times, jobs_without_id=jobs_without_id) for times in (near, near, far)])
     rest = st.one_of(_files(far), _traffic(far), _activity(far), _measurements(far))
-    return [st.one_of(rest, jobs, health), jobs, health, rest]
+    return [st.one_of(rest, jobs, health), jobs, jobs, health, health, rest]
 
 
 def _event(kind: type[Event], times: st.SearchStrategy[int], **fields: Strategy) -> st.SearchStrategy[Event]:
@@ -217,24 +218,23 @@ def _activity(times: st.SearchStrategy[int]) -> st.SearchStrategy[Event]:
 
 
 def _jobs(times: st.SearchStrategy[int], *, jobs_without_id: bool) -> st.SearchStrategy[Event]:
-    jobs = ["plain", "plain too", "shifted", "clocked", "partly clocked"]
+    jobs = ["plain", "shifted", "clocked", "partly clocked"]
     return st.builds(
         _of_job,
         st.sampled_from(
             [
-                ExtractionSubmitted,
-                ExtractionStarted,
-                ExtractionStarted,
-                ExtractionSucceeded,
+                *[ExtractionSubmitted] * 3,
+                *[ExtractionStarted] * 4,
+                *[ExtractionSucceeded] * 2,
                 ExtractionFailed,
                 ExtractionSkipped,
                 ExtractionRetried,
                 ExtractionProgressed,
             ]
         ),
-        st.sampled_from([*jobs, None, None]) if jobs_without_id else st.sampled_from(jobs),
+        st.sampled_from([*jobs, None]) if jobs_without_id else st.sampled_from(jobs),
         st.sampled_from(_EXTRACTORS),
-        st.sampled_from(["f1", None]),
+        st.sampled_from(["f1", "f1", None]),
         times,
         st.sampled_from([None, None, "1", "2", "3"]),
     )

@@ -265,6 +265,7 @@ SKIP_THEN_DONE = [job(ExtractionSkipped, 5), job(ExtractionStarted, 2), job(Extr
 ENDED_TWICE = [job(ExtractionStarted, 1), job(ExtractionFailed, 4), job(ExtractionSucceeded, 4)]
 STARTED_LATER = [job(ExtractionStarted, 7), job(ExtractionFailed, 4), job(ExtractionSubmitted, 9)]
 AT_ITS_END = [job(ExtractionStarted, 1), job(ExtractionStarted, 4), job(ExtractionFailed, 4)]
+SKIPPED_TWICE = [job(ExtractionStarted, 1), job(ExtractionSkipped, 3), job(ExtractionSkipped, 8)]
 AGAIN = [job(ExtractionSucceeded, 3), job(ExtractionStarted, 1), job(ExtractionFailed, 8)]
 
 
@@ -276,11 +277,21 @@ AGAIN = [job(ExtractionSucceeded, 3), job(ExtractionStarted, 1), job(ExtractionF
         # No start before the end, no runtime; max(0, 7 − 9) = 0
         (STARTED_LATER, {"submitted": 1, "started": 1, "failed": 1, "wait_s_count": 1}),
         (AT_ITS_END, {"started": 2, "failed": 1, "runtime_s_count": 1}),  # 4 − 4
+        (SKIPPED_TWICE, {"started": 1, "skipped": 1, **runtime(2.0)}),  # 3 − 1: the first skip counts
         (AGAIN, {"started": 1, "failed": 1, **runtime(7.0)}),  # 8 − 1: the last end counts
     ],
 )
 def test_a_job_has_one_end_in_whatever_order_it_is_told(events: list[Event], row: Fields) -> None:
     assert numbers(events) == numbers(events[::-1]) == row
+
+
+def test_a_job_counts_for_the_extractor_that_its_end_names() -> None:
+    events = [job(ExtractionStarted, 1, extractor="y"), job(ExtractionFailed, 2)]
+    rows = table("extractor_runtime", events)
+    assert [(key[1], row["started"], row["failed"]) for key, row in rows.items()] == [
+        ("y", 1, 0),
+        ("x", 0, 1),
+    ]
 
 
 class ClockedStart(ExtractionStarted, frozen=True, kw_only=True, tag=ExtractionStarted.__struct_config__.tag):

@@ -45,6 +45,13 @@ FIRST_MINUTE = [
         [ping(0, True), ping(20, False, check="port"), ping(35, True, check="port")],
         (45, 15, 0, 0),
     ),
+    # ping   [down-------]          |   until 30
+    # port   |    [up---------------|   from 10
+    (
+        "a result of another kind ends nothing",
+        [ping(0, False, valid=30), ping(10, True, check="port")],
+        (30, 30, 0, 0),
+    ),
     (
         "a page is a kind of its own",
         [ping(0, True), PageFetched(time=at(20), service="c", region="eu", up=False, valid_for_s=10)],
@@ -145,11 +152,11 @@ def test_response_times_are_those_of_the_pings() -> None:
     events = [
         ping(1, True, response_ms=ResponseTimes(min=1.0, avg=2.0, max=9.0)),
         ping(2, True, response_ms=ResponseTimes(avg=5.0)),
-        ping(3, False),
+        ping(3, False, response_ms=ResponseTimes(avg=11.0)),
         PageFetched(time=at(4), service="c", region="eu", up=False, elapsed_ms=500.0),
     ]
     row = table("service_uptime", events)[0, "c", "eu"]
     assert (row["checks"], row["failures"]) == (4, 2)
-    # (2 + 5) ÷ 2; index ⌊0.95 · 1⌋ = 0
+    # (2 + 5 + 11) ÷ 3; the only maximum; index ⌊0.95 · 2⌋ = 1
     means = [row[f"response_ms_{name}"] for name in ("mean", "max", "p95")]
-    assert means == [3.5, 9.0, 2.0]
+    assert means == [6.0, 9.0, 5.0]
