@@ -439,4 +439,12 @@ def _address(rollup: AnyRollup, key: RowKey) -> str:
 
 def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ", ".join(f"{name} {old.get(name, 'nothing')} → {new.get(name, 'nothing')}" for name in names)
+    return ", ".join(f"{name} {_shown(old.get(name))} → {_shown(new.get(name))}" for name in names)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "nothing" if value is None else str(value)
