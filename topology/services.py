@@ -121,7 +121,7 @@ class ServiceOperator:
             row = loaded[minute_keys[name, minute]]
             news = [result for position, result in found if position > row.upto]
             if news:
-                rows.change(row, tuple(sorted((*row.state, *news))), upto)
+                rows.change(row, (*row.state, *news), upto)
                 reach = MINUTE.seconds + -(-self._services[name].longest_ms // 1000)
                 self._merges.changed(name, minute, minute + reach)
         return late
