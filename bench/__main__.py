@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import embedded, rabbitmq
+from bench import embedded, limits, rabbitmq
 
 PARTS: Mapping[str, Callable[[], object]] = {
     "reading": rabbitmq.reading,
@@ -13,6 +13,7 @@ PARTS: Mapping[str, Callable[[], object]] = {
     "latency": rabbitmq.latency,
     "archive": rabbitmq.archive,
     "embedded": embedded.main,
+    "limits": limits.main,
 }
 
 names = sys.argv[1:] or list(PARTS)

@@ -52,6 +52,9 @@ _STATES: dict[str, type[Extraction]] = {
 #: What a ``status`` may begin with: Clowder 1 itself writes one state more.
 _STATUSES: dict[str, type[Extraction]] = {**_STATES, "SUBMITTED": ExtractionSubmitted}
 
+#: How 2.0 to 2.2 say that they skip: as progress (seen in the wheel of 2.2.3).
+_SKIPPED = "Skipped in check_message"
+
 #: Of a value that the sender chose, this much is repeated to them.
 _SHOWN_CHARACTERS = 60
 
@@ -124,6 +127,8 @@ def _told(status: str) -> tuple[type[Extraction], str]:
     status = status.strip()
     state, _, words = status.partition(":")
     happened = _STATUSES.get(state)
+    if happened is ExtractionProgressed and words.strip().startswith(_SKIPPED):
+        return ExtractionSkipped, words.strip()
     if happened is not None:
         return happened, words.strip()
     # 1.x: an error is a text like any other, and "Done" follows it.

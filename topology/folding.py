@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -15,6 +16,9 @@ from topology.state import RowKey
 from topology.windows import MINUTE
 
 MINUTE_MS = MINUTE.seconds * 1000
+#: Rows changed, and windows made, before the loop gets its turn: a few milliseconds of work.
+CHANGED_AT_A_TIME = 500
+MADE_AT_A_TIME = 1000
 
 
 class _Part:
@@ -84,8 +88,8 @@ async def fold(
     horizon: Callable[[], int | None],
     budget: KeyBudget,
 ) -> set[Position]:
-    """Fold the events (by type, each in order) beyond position ``after``; all of them or, when this raises, none.
-    Returns the positions of those with a window before the horizon.
+    """Fold the events (by type, each in order) beyond position ``after``; into each row all of them or, when this raises,
+    none. Returns the positions of those with a window before the horizon.
 
     Events of one type, key and minute are reduced to one part; minutes are merged to hours and hours to days before
     they are merged into rows: the cost of an event does not grow with the number of windows. An event at or below a
@@ -94,26 +98,25 @@ async def fold(
     """
     late: set[Position] = set()
     parts = _parts(rollup, events, after)
+    if not parts:
+        return late
     placed = await budget.placed([(part.start, part.joined, part.first) for part in parts])
     for part, within in zip(parts, placed, strict=True):
         part.joined = within
-    if not parts:
-        return late
-    windows = _in_time(_windows(rollup, parts), horizon(), late)
-    if windows:
-        loaded = await rows.load([window.key for window in windows])
-        # No await from here on: all changes of this batch to a row are one, and rows change together. The load may
-        # have waited: what was purged meanwhile must not be begun anew.
-        changes: list[tuple[RowKey, Cells]] = []
-        for window in _in_time(windows, horizon(), late):
+    # Every event of these keys up to there is in the rows then.
+    upto = max([part.events[-1].position for part in parts])
+    windows = _in_time(await _windows(rollup, parts), horizon(), late)
+    for first in range(0, len(windows), CHANGED_AT_A_TIME):
+        some = windows[first : first + CHANGED_AT_A_TIME]
+        loaded = await rows.load([window.key for window in some])
+        # No await until all of these are changed. The load may have waited: what was purged meanwhile must not be begun
+        # anew.
+        for window in _in_time(some, horizon(), late):
             row = loaded[window.key]
             if (cells := window.beyond(row.upto)) is not None:
-                changes.append((window.key, rollup.merge(row.state, cells)))
-        # Every event of these keys up to there is in the rows now.
-        upto = max([part.events[-1].position for part in parts])
-        for key, cells in changes:
-            row = loaded[key]
-            rows.change(row, cells, max(row.upto, upto))
+                rows.change(row, rollup.merge(row.state, cells), max(row.upto, upto))
+        if len(windows) > CHANGED_AT_A_TIME:
+            await asyncio.sleep(0)
     return late
 
 
@@ -134,17 +137,18 @@ def _parts(rollup: Rollup, events: Mapping[type, Sequence[LogEvent]], after: Pos
     return parts
 
 
-def _windows(rollup: Rollup, parts: Sequence[_Part]) -> list[_Window]:
+async def _windows(rollup: Rollup, parts: Sequence[_Part]) -> list[_Window]:
     windows: list[_Window] = []
     finer: Sequence[_Source] = parts
     for size, table in rollup.tables:
         found: defaultdict[tuple[int, str], list[_Source]] = defaultdict(list)
         for source in finer:
             found[size.start(source.start), source.joined].append(source)
-        of_this_size = [
-            _Window(rollup, RowKey(table, start, joined), size.end(start), sources)
-            for (start, joined), sources in found.items()
-        ]
+        of_this_size: list[_Window] = []
+        for (start, joined), sources in found.items():
+            of_this_size.append(_Window(rollup, RowKey(table, start, joined), size.end(start), sources))
+            if len(of_this_size) % MADE_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         windows += of_this_size
         finer = of_this_size
     return windows

@@ -31,7 +31,7 @@ class GroupParts:
     clock_ms: Callable[[], int]
     checkpoint_every: timedelta
     keep: timedelta
-    cache_bytes: int = 16 << 20
+    cache_bytes: int = 32 << 20
     log_start: LogStart = "first"
     key_budget: int = 10_000
     doubled_downloads_once: bool = False
