@@ -148,6 +148,12 @@ def count(value: str) -> int:
     return int(value)
 
 
+def truth(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise Wrong(f"is {_quote(value)}: write true or false")
+    return value == "true"
+
+
 #: Between this machine and the broker's.
 CLOCKS_DIFFER = timedelta(minutes=5)
 

@@ -127,6 +127,8 @@ class Running:
                 checkpoint_every=settings.checkpoint_every,
                 keep=settings.keep,
                 log_start=settings.log.start,
+                key_budget=settings.key_budget,
+                doubled_downloads_once=settings.doubled_downloads_once,
             ),
         )
         await flow.start()

@@ -47,6 +47,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_STATE_URL": "rows and positions, mongodb://… or sqlite:///PATH [as raw events]",
     "EVENTSINK_KEEP": "how late an event may correct its window [35d]",
     "EVENTSINK_KEY_BUDGET": "distinct values a day of one key tag [10000]",
+    "EVENTSINK_DOUBLED_DOWNLOADS_ONCE": "count Clowder's doubled API downloads once, true or false [false]",
     "EVENTSINK_AMPLITUDE_API_KEY": "key of Amplitude [off]",
     "EVENTSINK_AMPLITUDE_URL": "its endpoint",
     "EVENTSINK_GA_MEASUREMENT_ID": "measurement of Google Analytics 4 [off]",
@@ -133,6 +134,7 @@ class Settings:
     state_file: Path
     keep: timedelta
     key_budget: int
+    doubled_downloads_once: bool
     amplitude: AmplitudeSettings | None
     google: GoogleSettings | None
     keys_file: Path
@@ -268,6 +270,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
         state_file=state_file,
         keep=read("EVENTSINK_KEEP", "35d", kinds.duration),
         key_budget=read("EVENTSINK_KEY_BUDGET", "10000", kinds.count),
+        doubled_downloads_once=read("EVENTSINK_DOUBLED_DOWNLOADS_ONCE", "false", kinds.truth),
         amplitude=None
         if amplitude_key is None
         else AmplitudeSettings(api_key=amplitude_key, url=amplitude_url),

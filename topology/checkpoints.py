@@ -11,12 +11,13 @@ A crash between any two writes reads again from 3, and every row tells what it h
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from topology.delivery import Delivery
 from topology.errors import Superseded
+from topology.jobs import JobRollup
 from topology.operators import Kind, Purge, purges
 from topology.parts import GroupParts
 from topology.position import NOWHERE
@@ -37,21 +38,22 @@ PURGE_EVERY_MS = 60_000
 class Checkpoints:
     """The checkpoints of one start of a group, from the state that it ``saved`` before.
 
-    ``delivery`` is None where no agent of the group has rollups.
+    ``seconds_tables``: rows by second of event time, of what is recognised when it comes again. ``delivery`` is None
+    where no agent of the group has rollups.
     """
 
     def __init__(
         self,
         group: str,
         saved: GroupState,
-        ids_table: str,
+        seconds_tables: Sequence[str],
         kinds: Mapping[str, Kind],
         delivery: Delivery | None,
         parts: GroupParts,
     ) -> None:
         self._group = group
         self._generation = saved.generation
-        self._ids_table = ids_table
+        self._seconds_tables = seconds_tables
         self._kinds = kinds
         self._delivery = delivery
         self._parts = parts
@@ -92,9 +94,11 @@ class Checkpoints:
             await self._save_group(state)  # 3
             self._saved_ms = now
         self._checked_ms = now
-        if state.horizon is not None and now - self._purged_ms >= PURGE_EVERY_MS:
+        if now - self._purged_ms >= PURGE_EVERY_MS:
             self._purged_ms = now
-            await self._purge(reading, state, state.horizon)
+            await self._count_open_jobs(state)
+            if state.horizon is not None:
+                await self._purge(reading, state, state.horizon)
 
     def _rank(self, unsaved: Unsaved) -> int:
         """Ids, then derived rows, then those that they are derived from."""
@@ -153,12 +157,27 @@ class Checkpoints:
         edge -= edge % 60
         return edge if edge > 0 and edge > (reading.horizon or 0) else reading.horizon
 
+    async def _count_open_jobs(self, state: GroupState) -> None:
+        """A job that began and never ended is not seen anywhere else."""
+        if state.watermark is None:
+            return
+        before = state.watermark // 1000 - DAY.seconds
+        store, outages = self._parts.store, self._parts.outages
+        for rollup in {kind.rollup.name: kind.rollup for kind in self._kinds.values()}.values():
+            if isinstance(rollup, JobRollup):
+                jobs = rollup.jobs
+
+                async def count(jobs: str = jobs) -> int:
+                    return await store.count_owed(jobs, before=before)
+
+                self._parts.metrics.jobs_open(rollup.name, await outages.ridden_out("state", count))
+
     async def _purge(self, reading: Reading, state: GroupState, horizon: int) -> None:
         """Delete rows before the saved horizon that owe nothing; what a crash leaves goes with the next."""
         upto = min(state.positions.values())
         store, outages = self._parts.store, self._parts.outages
         # An event whose day is still open may be repeated.
-        gone = {self._ids_table: Purge(horizon - DAY.seconds + 1)}
+        gone = {table: Purge(horizon - DAY.seconds + 1) for table in self._seconds_tables}
         for kind in self._kinds.values():
             gone |= purges(kind.rollup, horizon)
         for table, (before, owed) in gone.items():

@@ -17,6 +17,7 @@ from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.checkpoints import Checkpoints
 from topology.delivery import SEEK_EVERY_S, WRITTEN_AT_A_TIME, Delivery
+from topology.doubles import Doubles, DoublesTable
 from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
@@ -64,12 +65,14 @@ class Group:
         self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
         self._parts = parts
         self._ids_table = f"ids/{name}"
+        self._doubles_table = f"doubles/{name}"
         self._rollups = [rollup for agent in agents for rollup in agent.rollups]
         self._kinds: dict[str, Kind] = {
             table: kind for rollup in self._rollups for table, kind in kinds(rollup).items()
         }
         self._tables: dict[str, Table] = {
             self._ids_table: IdTable(),
+            self._doubles_table: DoublesTable(),
             **{name: kind.table for name, kind in self._kinds.items()},
         }
         self._owing = {name: kind.table for name, kind in self._kinds.items() if kind.owes}
@@ -112,7 +115,14 @@ class Group:
             )
             self._spawn(self._delivery.run)
             self._spawn(self._seek_for_ever)
-        checkpoints = Checkpoints(self.name, saved, self._ids_table, self._kinds, self._delivery, parts)
+        checkpoints = Checkpoints(
+            self.name,
+            saved,
+            (self._ids_table, self._doubles_table),
+            self._kinds,
+            self._delivery,
+            parts,
+        )
         self._checkpoints = checkpoints
         self._spawn(self._checkpoint_for_ever)
         for agent in self.agents:
@@ -178,6 +188,10 @@ class Group:
             outages=parts.outages,
             metrics=parts.metrics,
             clock_ms=parts.clock_ms,
+            # The archive keeps what came, as it came.
+            doubles=Doubles(rows, self._doubles_table)
+            if parts.doubled_downloads_once and self._rollups
+            else None,
         )
         reading = Reading(self._readings, saved, self.agents, rows, ids, intake)
         reading.operate(

@@ -15,6 +15,7 @@ from schemas.events import Event
 from schemas.identity import identity
 from schemas.reading import MAX_BODY_BYTES, Refusal, read, read_lines
 from topology.batch import Batch, LogEvent, by_type
+from topology.doubles import Doubles
 from topology.ids import Ids, Sighting
 from topology.log import NDJSON, Message
 from topology.metrics import Metrics
@@ -59,8 +60,11 @@ class Intake:
         outages: Outages,
         metrics: Metrics,
         clock_ms: Callable[[], int],
+        doubles: Doubles | None = None,
     ) -> None:
+        """``doubles``: the rule for downloads that are logged twice, None where it is off."""
         self._group = group
+        self._doubles = doubles
         self._ids = ids
         self._store = store
         self._dead_letters = dead_letters
@@ -81,8 +85,13 @@ class Intake:
         duplicates: list[Position] = []
         if repeated:
             duplicates = [event.position for event in events if _sighted(event) in repeated]
-            gone = set(duplicates)
-            events = [event for event in events if event.position not in gone]
+            events = _without(events, duplicates)
+        if self._doubles is not None:
+            doubled = await self._doubles.among(events)
+            if doubled:
+                self._metrics.doubled(self._group, len(doubled))
+                duplicates = sorted([*duplicates, *doubled])
+                events = _without(events, doubled)
         self._metrics.received(self._group, len(items) + len(refused))
         return Batch(
             reading,
@@ -149,6 +158,11 @@ class Intake:
             agent="",
             refusal=refusal,
         )
+
+
+def _without(events: Sequence[LogEvent], positions: Iterable[Position]) -> list[LogEvent]:
+    gone = set(positions)
+    return [event for event in events if event.position not in gone]
 
 
 def _taken_apart(messages: Sequence[Message], epoch: int) -> tuple[list[_Item], list[_Refused]]:

@@ -38,6 +38,12 @@ class Metrics:
             ["group"],
             registry=registry,
         )
+        self._doubled = Counter(
+            "eventsink_downloads_doubled",
+            "Downloads that Clowder logged twice and that were counted once, among the duplicates.",
+            ["group"],
+            registry=registry,
+        )
         self._cut = Counter(
             "eventsink_log_messages_cut",
             "Messages, at most, that retention took out of the log before the group read them; keep the log longer.",
@@ -114,6 +120,9 @@ class Metrics:
 
     def skewed(self, group: str, events: int) -> None:
         self._skewed.labels(group).inc(events)
+
+    def doubled(self, group: str, downloads: int) -> None:
+        self._doubled.labels(group).inc(downloads)
 
     def cut(self, group: str, messages: int) -> None:
         self._cut.labels(group).inc(messages)

@@ -18,7 +18,8 @@ from topology.state import StateStore
 class GroupParts:
     """Open parts, and how often and how long. ``clock_ms`` is the wall clock, epoch milliseconds;
     ``cache_bytes`` bounds the rows that a group holds in memory; ``log_start`` is where a group begins that has no
-    saved position; ``key_budget`` bounds the distinct values a day of one key tag."""
+    saved position; ``key_budget`` bounds the distinct values a day of one key tag;
+    ``doubled_downloads_once`` is the rule of ``doubles``."""
 
     log: Log
     store: StateStore
@@ -33,4 +34,5 @@ class GroupParts:
     cache_bytes: int = 16 << 20
     log_start: LogStart = "first"
     key_budget: int = 10_000
+    doubled_downloads_once: bool = False
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
