@@ -70,7 +70,7 @@ def command(
     if name is None:
         _print_rollups(form)
         return
-    rollup = _rollup(name)
+    rollup = rollup_named(name)
     if window not in rollup.windows:
         raise click.BadParameter(
             f"{window} is no window of {name}: choose of {', '.join(rollup.windows)}", param_hint="--window"
@@ -90,7 +90,8 @@ def command(
         _print_points(rollup, window, points)
 
 
-def _rollup(name: str) -> AnyRollup:
+def rollup_named(name: str) -> AnyRollup:
+    """The rollup. Raises ``click.BadParameter``."""
     rollup = ROLLUPS.get(name)
     if rollup is None:
         close = difflib.get_close_matches(name, list(ROLLUPS), n=1)

@@ -21,6 +21,7 @@ from cli.process import clock_ms, patiently
 from cli.settings import Settings
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.flow import Flow, agents_of
+from topology.groups import Group
 from topology.log import Log
 from topology.metrics import Metrics
 from topology.outages import Outages
@@ -107,7 +108,7 @@ class Running:
 
     async def start_agents(self, groups: Sequence[str]) -> None:
         """Start the agents of these groups; stopped with the stack, before the parts are closed."""
-        settings, part = self._settings, self._part
+        settings = self._settings
         agents = agents_of(AGENTS, groups)
         if not agents:
             raise SettingsError(f"no agent is in {', '.join(groups)}: name a group that has some")
@@ -115,29 +116,41 @@ class Running:
         flow = Flow(
             URL(settings.log.url.reveal()),
             agents,
-            GroupParts(
-                log=part.log,
-                store=part.state,
-                rollup_sink=part.rollup_sink,
-                raw_events=part.raw_events,
-                dead_letters=part.dead_letters,
-                metrics=Metrics(self.registry),
-                outages=self._outages,
-                clock_ms=clock_ms,
-                checkpoint_every=settings.checkpoint_every,
-                keep=settings.keep,
-                log_start=settings.log.start,
-                key_budget=settings.key_budget,
-                doubled_downloads_once=settings.doubled_downloads_once,
-            ),
+            self._group_parts(),
         )
         await flow.start()
         self._stack.push_async_callback(flow.stop)
         self._flow = flow
         if flow.failed is not None:
             self.failures.append(flow.failed)
-        if isinstance(part.log, SqliteLog):
-            self.failures.append(push_task(self._stack, self._trimmed(part.log)))
+        if isinstance(self._part.log, SqliteLog):
+            self.failures.append(push_task(self._stack, self._trimmed(self._part.log)))
+
+    def _group_parts(self) -> GroupParts:
+        """Made once: metrics have their names once."""
+        settings, part = self._settings, self._part
+        return GroupParts(
+            log=part.log,
+            store=part.state,
+            rollup_sink=part.rollup_sink,
+            raw_events=part.raw_events,
+            dead_letters=part.dead_letters,
+            metrics=Metrics(self.registry),
+            outages=self._outages,
+            clock_ms=clock_ms,
+            checkpoint_every=settings.checkpoint_every,
+            keep=settings.keep,
+            log_start=settings.log.start,
+            key_budget=settings.key_budget,
+            doubled_downloads_once=settings.doubled_downloads_once,
+        )
+
+    async def own(self, group: str) -> None:
+        """Own a group without reading the log: what is asked of its owner is carried out. Until the stack ends."""
+        members = [agent for agent in AGENTS if agent.group == group]
+        owned = Group(group, members, self._group_parts())
+        await owned.start()
+        self._stack.push_async_callback(owned.stop)
 
     def web_application(self, host: str, keys: Keys) -> web.Application:
         """Ingest, queries and the page."""

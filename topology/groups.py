@@ -26,6 +26,7 @@ from topology.operators import Kind, Scope, kinds
 from topology.parts import GroupParts
 from topology.position import MAX_INDEX, NOWHERE, Position, place, position
 from topology.reading import ALLOWED_DISORDER_MS, Reading
+from topology.rebuilding import Owner, Rebuilding
 from topology.rows import RowCache, Saved, Table
 from topology.services import Passing
 from topology.sinks import Point
@@ -44,6 +45,7 @@ FETCH_TIMEOUT = timedelta(seconds=1)
 #: A stop does not wait longer for a store that is away: what is not saved is read again.
 LAST_CHECKPOINT_S = 2.5
 MEASURE_LAG_EVERY_MS = 5_000
+LOOK_FOR_REQUESTS_EVERY_S = 1.0
 
 
 class Seen(Enum):
@@ -88,6 +90,8 @@ class Group:
         #: all the same, and the rows would then look as if another worker had written them.
         self._checkpointing = asyncio.Lock()
         self._lag_ms = 0
+        #: Held by an agent while it has a batch in hand, and by a rebuild of its rows.
+        self._turns = {agent.name: asyncio.Lock() for agent in agents}
         self.failed: asyncio.Future[None] | None = None
 
     # -- life --
@@ -115,6 +119,7 @@ class Group:
             )
             self._spawn(self._delivery.run)
             self._spawn(self._seek_for_ever)
+            self._spawn(self._rebuild_for_ever)
         checkpoints = Checkpoints(
             self.name,
             saved,
@@ -375,15 +380,16 @@ class Group:
         """The batches of a Faust stream as this agent sees them. When the agent asks for the next one,
         what it did with the last one counts as done."""
         async for batch in stream:
-            reading = self.reading
-            if batch.reading != reading.number:
-                continue
-            view = View(agent, batch, reading, self._parts)
-            yield view
-            view.count(self.name)
-            if batch.latest_ms is not None:
-                reading.seen(agent.name, batch.latest_ms)
-            reading.done(agent.name, batch.last)
+            async with self._turns[agent.name]:
+                reading = self.reading
+                if batch.reading != reading.number:
+                    continue
+                view = View(agent, batch, reading, self._parts)
+                yield view
+                view.count(self.name)
+                if batch.latest_ms is not None:
+                    reading.seen(agent.name, batch.latest_ms)
+                reading.done(agent.name, batch.last)
 
     # -- checkpoints --
 
@@ -427,6 +433,28 @@ class Group:
         while True:
             await self._parts.sleep(SEEK_EVERY_S)
             self.seek_owed()
+
+    # -- rebuilding --
+
+    async def _rebuild_for_ever(self) -> None:
+        rebuilding = Rebuilding(
+            Owner(
+                name=self.name,
+                generation=self._generation,
+                agents={
+                    rollup.name: agent.name for agent in self.agents.values() for rollup in agent.rollups
+                },
+                rollups={rollup.name: rollup for rollup in self._rollups},
+                doubles_table=self._doubles_table,
+                reading=lambda: self.reading,
+                turn=lambda agent: self._turns[agent],
+                checkpoint=self.checkpoint,
+            ),
+            self._parts,
+        )
+        while True:
+            await rebuilding.carry_out_all()
+            await self._parts.sleep(LOOK_FOR_REQUESTS_EVERY_S)
 
     # -- values --
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from topology.batch import LogEvent
 from topology.budgets import KeyBudget
@@ -161,6 +161,17 @@ class JobOperator:
         if changed != minute:
             self._rows.change(row, changed, max(row.upto, upto))
             self._merges.changed(row.key.key, row.key.at, row.key.at + MINUTE.seconds)
+
+    async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
+        """As ``operators.Operator.replace``: jobs, and minutes."""
+        rows = self._rows
+        for key, row in (await rows.load(list(states))).items():
+            state = states[key]
+            if key.table == self._rollup.jobs:
+                rows.change(row, state, max(row.upto, upto), until=state.latest_ms // 1000, owed=state.open)
+            else:
+                rows.change(row, JobMinute() if state is None else state, max(row.upto, upto))
+                self._merges.changed(key.key, key.at, key.at + MINUTE.seconds)
 
     # -- values out --
 

@@ -127,6 +127,14 @@ class MongoState:
         found = await self._rows.find({"partition": 0, "table": table}, fields=RowKey._fields)
         return [_key(document) for document in found]
 
+    async def keys_between(self, table: str, start: int, end: int) -> Sequence[RowKey]:
+        # A window's ``until`` is its start, and that is what there is an index of.
+        between = {"$gte": int64(start), "$lt": int64(end)}
+        found = await self._rows.find(
+            {"partition": 0, "table": table, "until": between, "at": between}, fields=RowKey._fields
+        )
+        return [_key(document) for document in found]
+
     async def purge_rows(self, table: str, *, before: int, upto: Position, owed: bool = False) -> int:
         old = {
             "partition": 0,

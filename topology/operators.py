@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from schemas.times import rfc3339_with_milliseconds
 from topology.batch import LogEvent
 from topology.budgets import BudgetTable, KeyBudget, budget_table
 from topology.folding import fold
-from topology.job_minutes import JobMinuteTable
+from topology.job_minutes import JobMinuteTable, fields, summary
 from topology.jobs import JobRollup, JobTable
 from topology.joining import JobOperator, kept_from
 from topology.position import Position
@@ -26,6 +27,7 @@ from topology.rows import ENCODED_AT_A_TIME, RowCache, Saved, Table
 from topology.service_rows import ResultTable, ServiceTable, UptimeRollup
 from topology.services import ServiceOperator
 from topology.sinks import Point
+from topology.state import RowKey
 from topology.windows import DAY, HOUR
 
 AnyRollup: TypeAlias = Rollup | JobRollup | UptimeRollup
@@ -40,6 +42,10 @@ class Operator(Protocol):
 
     def values(self, saved: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
         """What the sink is told of rows as they were saved, or as they are now."""
+
+    async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
+        """Put these states, computed anew of all events up to there, in the place of what the rows have; None: of no
+        event. Not while a batch is folded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,12 @@ class TumblingOperator:
         return await fold(
             self._rollup, events, scope.rows, after=after, horizon=scope.horizon, budget=self._budget
         )
+
+    async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
+        rows = self._scope.rows
+        for key, row in (await rows.load(list(states))).items():
+            state = states[key]
+            rows.change(row, self._rollup.empty() if state is None else state, max(row.upto, upto))
 
     async def values(self, saved: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
         for first in range(0, len(saved), ENCODED_AT_A_TIME):
@@ -146,3 +158,33 @@ def purges(rollup: AnyRollup, horizon: int) -> Mapping[str, Purge]:
             # A result holds for an hour at most, and its row goes on for a day.
             found |= {rollup.minutes: Purge(day - HOUR.seconds), rollup.services: Purge(day - DAY.seconds)}
     return found
+
+
+def events_in(rollup: AnyRollup, state: Any) -> int:
+    """How many events a row of a window is made of, at least; 0 where there is no row."""
+    if state is None:
+        return 0
+    match rollup:
+        case Rollup():
+            return rollup.events_in(state)
+        case JobRollup():
+            return int(state.events)
+        case UptimeRollup():
+            return len(state)
+
+
+def described(rollup: AnyRollup, key: RowKey, state: Any) -> Mapping[str, object]:
+    """What a row of a window says, to be compared and shown to a person."""
+    if state is None:
+        return {}
+    match rollup:
+        case Rollup():
+            return rollup.point(key, state).fields
+        case JobRollup():
+            return fields(summary(state))
+        case UptimeRollup():
+            found: dict[str, list[str]] = {}
+            for result in sorted(state):
+                at = rfc3339_with_milliseconds(result.time_ms)
+                found.setdefault(result.region, []).append(f"{at} {'up' if result.up else 'down'}")
+            return found

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from topology.outages import Outages
 from topology.position import NOWHERE, Position
-from topology.state import RowKey, RowWrite, StateStore, StoredRow
+from topology.state import RowKey, RowWrite, StoredRow
 
 #: Memory of a row beside its state: the object, its key, its place in the cache (measured with tracemalloc).
 ROW_OVERHEAD_BYTES = 700
@@ -35,6 +35,14 @@ class Table(Protocol):
     def pack(self, state: Any, /) -> bytes: ...
     def unpack(self, packed: bytes, /) -> Any: ...
     def weight(self, state: Any, /) -> int: ...
+
+
+class RowStore(Protocol):
+    """What a cache of rows needs of ``state.StateStore``."""
+
+    async def load_rows(self, keys: Sequence[RowKey], /) -> Mapping[RowKey, StoredRow]: ...
+    async def save_rows(self, writes: Sequence[RowWrite], /) -> None: ...
+    async def keys_of(self, table: str, /) -> Sequence[RowKey]: ...
 
 
 class Row:
@@ -89,7 +97,7 @@ class RowCache:
 
     def __init__(
         self,
-        store: StateStore,
+        store: RowStore,
         tables: Mapping[str, Table],
         *,
         owing: Iterable[str],
@@ -149,6 +157,11 @@ class RowCache:
         away."""
         stored = await self._outages.ridden_out("state", lambda: self._store.keys_of(table))
         return list(dict.fromkeys([*stored, *(key for key in self._rows if key.table == table)]))
+
+    def keys_held(self, table: str, start: int, end: int) -> Sequence[RowKey]:
+        """The keys of the rows in memory of windows that start in [start, end) and that have changed since they were
+        saved."""
+        return [key for key in self._dirty if key.table == table and start <= key.at < end]
 
     async def peek(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Any]:
         """The states of those of the rows that exist, to be looked at: a row that is not in the cache does not come

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -164,6 +164,24 @@ class ServiceOperator:
             for key, service in (await self._rows.peek(keys)).items():
                 self._services.setdefault(key.key, service)
             self._found = True
+
+    async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
+        """As ``operators.Operator.replace``: results of minutes; of services what is not known of them yet."""
+        await self._find()
+        rows = self._rows
+        for key, row in (await rows.load(list(states))).items():
+            state = states[key]
+            if key.table == self._rollup.services:
+                more = _merged(row.state, state)
+                owes = [
+                    span for span in (row.state.owes if row.owed else None, state.owes) if span is not None
+                ]
+                more = msgspec.structs.replace(more, owes=_hull(owes) if owes else None)
+                rows.change(row, more, row.upto, until=more.until_s)
+                self._services[key.key] = more
+            else:
+                rows.change(row, () if state is None else state, max(row.upto, upto))
+            self._merges.forget(key.key)
 
     # -- values out --
 
@@ -337,6 +355,19 @@ def _told(
         service, regions=regions, longest_ms=longest, turns=tuple(sorted(known))
     )
     return changed, _hull(owes)
+
+
+def _merged(one: Service, other: Service) -> Service:
+    regions = dict(one.regions)
+    for region, (first, last) in other.regions.items():
+        was = regions.get(region, (first, last))
+        regions[region] = min(first, was[0]), max(last, was[1])
+    return msgspec.structs.replace(
+        one,
+        regions=regions,
+        turns=tuple(sorted({*one.turns, *other.turns})),
+        longest_ms=max(one.longest_ms, other.longest_ms),
+    )
 
 
 def _hull(spans: Sequence[_Span]) -> _Span:

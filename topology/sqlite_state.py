@@ -207,6 +207,13 @@ class SqliteState:
 
         return await self._database.read(keys)
 
+    async def keys_between(self, table: str, start: int, end: int) -> Sequence[RowKey]:
+        def keys(connection: sqlite3.Connection) -> list[RowKey]:
+            found = connection.execute(_KEYS + " AND at >= ? AND at < ?", (table, start, end))
+            return [RowKey(*record) for record in found]
+
+        return await self._database.read(keys)
+
     async def purge_rows(self, table: str, *, before: int, upto: Position, owed: bool = False) -> int:
         which = {"table": table, "before": before, "upto": upto, "owed": owed}
 

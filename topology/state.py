@@ -139,6 +139,9 @@ class StateStore(Protocol):
     async def keys_of(self, table: str) -> Sequence[RowKey]:
         """The keys of all rows of a table: for tables that are small by their nature (services)."""
 
+    async def keys_between(self, table: str, start: int, end: int) -> Sequence[RowKey]:
+        """The keys of the rows of windows that start in [start, end) (epoch seconds)."""
+
     async def purge_rows(self, table: str, *, before: int, upto: Position, owed: bool = False) -> int:
         """Delete rows of ``table`` with ``until < before`` and ``row.upto <= upto`` that owe nothing, or with
         ``owed`` also those that do; returns how many."""
