@@ -9,7 +9,10 @@ import pytest
 from cli.tables import print_table
 
 COLUMNS = ("time", "region", "up_s", "checks", "response_ms_mean")
-ROWS = [("2026-11-23T21:00:00Z", "eu-west", 3599.5, 1_234_567, 41.98403), ("2026-11-23T22:00:00Z", "all", 0.0)]
+ROWS = [
+    ("2026-11-23T21:00:00Z", "eu-west", 3599.5, 1_234_567, 41.98403),
+    ("2026-11-23T22:00:00Z", "all", 0.0),
+]
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
