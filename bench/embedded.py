@@ -19,7 +19,7 @@ from bench.contest import cpu_s, peak_kib, status_kib
 from bench.load import lines
 
 EVENTSINK = Path(sys.executable).with_name("eventsink")
-AGENTS = ("storage", "traffic", "activity", "archive")
+AGENTS = ("storage", "extractions", "uptime", "traffic", "activity", "archive")
 
 
 def main(count: int = 100_000) -> float:

@@ -1,7 +1,7 @@
 """Reading: whatever came in, as an event or as a refusal. Nothing raises past this module.
 
     1. canonical        ``type`` has a dot                           events.py
-    2. foreign shapes   each known by its own keys, one file each    clowder1.py
+    2. foreign shapes   each known by its own keys, one file each    clowder1.py, pyclowder.py
 
 A new foreign shape is a file with a function ``shape`` like Clowder's, entered in ``FOREIGN``.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import msgspec
 from msgspec.structs import force_setattr
 
-from schemas import clowder1, events
+from schemas import clowder1, events, pyclowder
 from schemas.events import Event
 from schemas.refusals import Refusal, refusal
 from schemas.times import from_rfc3339
@@ -34,8 +34,9 @@ class Foreign(Protocol):
         """The canonical event. Raises nothing."""
 
 
-#: Each gives the type to decode a message as, or None if it is not of that shape. The first one wins.
-FOREIGN: tuple[Callable[[Mapping[str, object]], Any], ...] = (clowder1.shape,)
+#: Each gives the type to decode a message as, or None if it is not of that shape. The first one wins:
+#: v1.15.0 of Clowder is known by single keys, which prove less than pyclowder's.
+FOREIGN: tuple[Callable[[Mapping[str, object]], Any], ...] = (pyclowder.shape, clowder1.shape)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,10 +46,12 @@ def read(body: bytes) -> Event | Refusal:
     if len(body) > MAX_BODY_BYTES:
         return Refusal("", f"too_large: the body has {len(body)} bytes, at most 1 MiB are read")
     try:
-        # The two shapes that nearly everything has are decoded straight into structs. What is not exactly
+        # The three shapes that nearly everything has are decoded straight into structs. What is not exactly
         # that, and all that is wrong, takes the careful way; the two must agree.
         if b'"category"' in body:
             return clowder1.DECODER.decode(body).event()
+        if b'"extractor_id"' in body:
+            return pyclowder.DECODER.decode(body).event()
         return _settled(events.DECODER.decode(body))
     except (ValueError, RecursionError) as error:  # ValueError: all of msgspec's errors, and UnicodeError
         return _read_carefully(body, error)

@@ -43,11 +43,12 @@ from topology.time_in_state import (
     intervals,
     overlap,
 )
-from topology.windows import MINUTE, Tumbling
+from topology.windows import DAY, MINUTE, Tumbling
 
 #: Time passes in steps of at most so many minutes of all services together, so that one write stays small after a rest.
 MINUTES_IN_A_STEP = 2_000
 MOST_MINUTES_IN_A_STEP = 60
+DAY_MS = DAY.seconds * 1000
 #: Points handed on together, and windows valued before the loop gets its turn.
 POINTS_AT_A_TIME = 5_000
 VALUED_AT_A_TIME = 20
@@ -121,7 +122,7 @@ class ServiceOperator:
             row = loaded[minute_keys[name, minute]]
             news = [result for position, result in found if position > row.upto]
             if news:
-                rows.change(row, tuple(sorted((*row.state, *news))), upto)
+                rows.change(row, (*row.state, *news), upto)
                 reach = MINUTE.seconds + -(-self._services[name].longest_ms // 1000)
                 self._merges.changed(name, minute, minute + reach)
         return late
@@ -142,9 +143,16 @@ class ServiceOperator:
             return results, turns, None
         found.sort(key=lambda each: each.position)
         kept_from_ms = kept_from(self._horizon()) * 1000
-        wanted = [(each.time_ms // 1000, _key(each.event), each.position) for each in found]
-        for each, key in zip(found, await self._budget.placed(wanted), strict=True):
-            service, region = taken_apart(key)
+        # The same few services again and again: each is looked up once a day of event time.
+        places = [_place(each) for each in found]
+        first: dict[tuple[int, object, object], LogEvent] = {}
+        for each, place in zip(found, places, strict=True):
+            first.setdefault(place, each)
+        wanted = [(each.time_ms // 1000, _key(each.event), each.position) for each in first.values()]
+        keys = await self._budget.placed(wanted)
+        tags = {place: taken_apart(key) for place, key in zip(first, keys, strict=True)}
+        for each, place in zip(found, places, strict=True):
+            service, region = tags[place]
             kind = type(each.event)
             if each.time_ms < kept_from_ms:
                 late.add(each.position)
@@ -314,6 +322,12 @@ class ServiceOperator:
         minutes = range(max(0, start - reach), end, MINUTE.seconds)
         states = await self._rows.peek([RowKey(self._rollup.minutes, at, name) for at in minutes])
         return {key.at: results for key, results in states.items()}
+
+
+def _place(each: LogEvent) -> tuple[int, object, object]:
+    """What decides about the key of an event: its day, and its tags as they came."""
+    event = each.event
+    return each.time_ms // DAY_MS, getattr(event, "service", None), getattr(event, "region", None)
 
 
 def _key(event: object) -> str:

@@ -12,7 +12,7 @@ from schemas.events import (
     EVENT_TYPES,
     MAX_COUNT,
     Event,
-    ExtractionSubmitted,
+    Extraction,
     FileUploaded,
     LoggedIn,
     Pinged,
@@ -44,12 +44,13 @@ MEMBERS: dict[str, st.SearchStrategy[Any]] = {
     "valid_for_s": st.floats(1, 3600),
     "elapsed_ms": durations,
     "period_s": durations,
+    "clock_ms": st.integers(0, MAX_TIME_MS),
 }
 
 #: Required members that a foreign shape may not know.
 UNKNOWN: dict[type[Event], str] = {
     FileUploaded: "file_id",
-    ExtractionSubmitted: "job_id",
+    **{kind: "job_id" for kind in EVENT_TYPES if issubclass(kind, Extraction)},
     ResourceDownloaded: "resource_id",
 }
 

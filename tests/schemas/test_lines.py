@@ -13,8 +13,11 @@ from schemas.reading import MAX_BODY_BYTES, Refusal, read, read_lines, split
 LOGIN = b'{"type":"activity.logged_in","time":1795467600000,"user_id":"u"}'
 CLOWDER = b'{"category":"user_activity","type":"login","user_id":"u","created":1795467600000}'
 
+PYCLOWDER = b'{"file_id":"f","extractor_id":"e","status":"Done"}'
+
 PIECES = [
     LOGIN,
+    PYCLOWDER,
     b'{"type":"activity.logged_in","time":"2026-11-23T21:00:00Z","id":"","user_id":""}',
     b'{"type":"activity.logged_in","time":"2026-02-30T21:00:00Z"}',
     b'{"type":"storage.file_uploaded","file_id":null,"dataset_id":null,"bytes":-1}',
@@ -51,7 +54,7 @@ def test_lines_read_at_once_are_what_each_is_by_itself(body: bytes) -> None:
     assert read_lines(body) == one_by_one(body)
 
 
-@given(st.lists(st.sampled_from([LOGIN, *PIECES[:2], b"", b" ", b"\r"]), max_size=12).map(b"\n".join))
+@given(st.lists(st.sampled_from([LOGIN, *PIECES[:3], b"", b" ", b"\r"]), max_size=12).map(b"\n".join))
 def test_canonical_lines_too(body: bytes) -> None:
     assert read_lines(body) == one_by_one(body)
 

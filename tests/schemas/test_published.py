@@ -72,3 +72,8 @@ def test_bounds_are_those_of_the_contract() -> None:
     assert pinged["valid_for_s"]["default"] == 120
     assert (pinged["loss"]["anyOf"][0]["minimum"], pinged["loss"]["anyOf"][0]["maximum"]) == (0, 1)
     assert SCHEMAS["storage.file_uploaded"]["required"] == ["type", "file_id", "bytes"]
+    started = SCHEMAS["extraction.started"]["properties"]
+    clock = started["clock_ms"]["anyOf"][0]
+    assert (clock["type"], clock["minimum"], clock["maximum"]) == ("integer", 0, 253_402_300_799_999)
+    assert started["clock_ms"]["default"] is None
+    assert SCHEMAS["extraction.started"]["required"] == ["type", "job_id", "extractor"]

@@ -28,7 +28,7 @@ TYPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{
         f"extraction.{name}": (
             {"job_id": "j", "extractor": "e"},
-            {"resource_type": "file", "resource_id": "r", "message": "m"},
+            {"resource_type": "file", "resource_id": "r", "message": "m", "clock_ms": 1_795_467_603_000},
         )
         for name in ("submitted", "started", "progressed", "succeeded", "failed", "skipped", "retried")
     },
@@ -151,6 +151,8 @@ def test_an_event_is_frozen_and_invisible_to_the_garbage_collector() -> None:
         ({**FETCHED, "elapsed_ms": -1}, "/elapsed_ms"),
         ({**FETCHED, "bytes": -1}, "/bytes"),
         ({"type": "health.queue_measured", "service": "s", "queue": "q", "messages": -1}, "/messages"),
+        ({"type": "extraction.started", "job_id": "j", "extractor": "e", "clock_ms": -1}, "/clock_ms"),
+        ({"type": "extraction.started", "job_id": "j", "extractor": "e", "clock_ms": "now"}, "/clock_ms"),
         ({**UPLOADED, "time": 1.5}, "/time"),
         ({**UPLOADED, "time": -1}, "/time"),
         ({**UPLOADED, "time": 253_402_300_800_000}, "/time"),
@@ -320,6 +322,7 @@ odd_members = st.dictionaries(
             *("region", "up", "loss", "response_ms", "valid_for_s", "service_name", "healthy", "resource_id"),
             *("response_time_avg", "response_time_loss", "extractor_name", "uploader_id", "downloader_id"),
             *("viewer_id", "submitter_id", "dataset_id", "length", "files_length"),
+            *("extractor_id", "job_id", "status", "start", "message_type", "message", "clock_ms"),
         ]
     ),
     json_values
@@ -327,6 +330,7 @@ odd_members = st.dictionaries(
     | st.sampled_from(
         ["upload", "download", "view_resource", "extraction", "service_status", "user_activity"]
     )
+    | st.sampled_from(["StatusMessage.skip", "StatusMessage.done: x", "STARTED", "SUBMITTED", "Done", "a.b"])
     | st.sampled_from(["5 ms", "0%", "2026-11-23T21:00:03Z", "", "x", 1, 0.5, True]),
     max_size=3,
 )
@@ -336,6 +340,9 @@ whole_events = st.sampled_from(
         *({"category": name, "size": 1, "created": 5} for name in ("upload", "download", "archive")),
         {"category": "service_status", "type": "up", "service_name": "s", "response_time_avg": "5 ms"},
         {"category": "extraction", "type": "file", "extractor_name": "e", "resource_id": "r"},
+        {"file_id": "f", "extractor_id": "e", "job_id": "j", "status": "x", "message_type": "STARTED"},
+        {"file_id": "f", "extractor_id": "e", "status": "StatusMessage.done: x", "start": "x"},
+        {"file_id": "f", "extractor_id": "e", "message_type": "ERROR"},
         {"type": "file", "downloader_id": "u", "length": 1},
         {"type": "file", "viewer_id": "u", "resource_id": "r"},
     ]
