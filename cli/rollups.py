@@ -132,14 +132,19 @@ def _print_rollups(form: str) -> None:
 
 
 def _print_points(rollup: AnyRollup, window: str, points: Sequence[Point]) -> None:
-    if not points:
+    rows = rollup_document(rollup, window, points)["rows"]
+    if not rows:
         click.echo(
             "no rows in this range: what is read is here a second later, while `eventsink up` or `worker` runs",
             err=True,
         )
         return
-    rows = rollup_document(rollup, window, points)["rows"]
     # Columns that no row fills only push the others off the screen.
     fields = [field for field in rollup.fields if any(field in row for row in rows)]
     columns = ("time", *rollup.key, *fields)
-    print_table(columns, [[row.get(name) for name in columns] for row in rows], right=frozenset(fields))
+    print_table(
+        columns,
+        [[row.get(name) for name in columns] for row in rows],
+        right=frozenset(fields),
+        gather="fields",
+    )

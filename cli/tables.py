@@ -37,24 +37,28 @@ def print_table(
     *,
     right: frozenset[str] = frozenset(),
     wrap: frozenset[str] = frozenset(),
+    gather: str | None = None,
     caption: str | None = None,
 ) -> None:
-    """A table on stdout. ``right``: columns of numbers; ``wrap``: columns that may take several lines.
+    """A table on stdout. ``right``: columns of numbers; ``wrap``: columns that may take several lines; ``gather``: the
+    name of one column for all of ``right``, each number by its name, where a terminal is too narrow for them.
     Nothing is cut, half a number is a wrong one: what is too wide for a terminal runs over its edge."""
     cells = [[plain(_written(value)) for value in row] for row in rows]
+    terminal = Console(highlight=False)
+    needed = _needed(columns, cells, wrap)
+    if gather is not None and terminal.is_terminal and needed > terminal.width:
+        columns, cells = _gathered(columns, cells, right, gather)
+        wrap = frozenset({gather})
+        needed = _needed(columns, cells, wrap)
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=caption, caption_justify="left"
     )
-    needed = GAP * (len(columns) - 1)
-    for column, name in enumerate(columns):
-        widest = max(map(cell_len, [name, *(row[column] for row in cells)]))
-        needed += min(widest, NARROWEST_WRAPPED) if name in wrap else widest
+    for name in columns:
         table.add_column(
             name, justify="right" if name in right else "left", no_wrap=name not in wrap, overflow="fold"
         )
     for row in cells:
         table.add_row(*map(Text, row))
-    terminal = Console(highlight=False)
     if terminal.is_terminal:
         Console(highlight=False, width=max(terminal.width, needed)).print(table)
         return
@@ -62,6 +66,33 @@ def print_table(
     with wide.capture() as printed:
         wide.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def _needed(columns: Sequence[str], cells: Sequence[Sequence[str]], wrap: frozenset[str]) -> int:
+    """How wide a terminal has to be for these."""
+    needed = GAP * (len(columns) - 1)
+    for column, name in enumerate(columns):
+        widest = max(map(cell_len, [name, *(row[column] for row in cells)]))
+        needed += min(widest, NARROWEST_WRAPPED) if name in wrap else widest
+    return needed
+
+
+def _gathered(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], right: frozenset[str], name: str
+) -> tuple[Sequence[str], list[list[str]]]:
+    """The same with the columns in ``right`` in one. Not a blank between name and number, or a line may end there."""
+    left = [column for column, each in enumerate(columns) if each not in right]
+    numbers = [column for column, each in enumerate(columns) if each in right]
+    return (
+        [*(columns[column] for column in left), name],
+        [
+            [
+                *(row[column] for column in left),
+                "  ".join(f"{columns[column]}={row[column]}" for column in numbers if row[column]),
+            ]
+            for row in cells
+        ],
+    )
 
 
 def _written(value: object) -> str:

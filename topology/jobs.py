@@ -56,6 +56,9 @@ class JobRollup:
     clock, which is right within one job only.
     """
 
+    #: A job that turns out to end later is taken out of its window. Zeros are then left in the sink.
+    retracts = True
+
     def __init__(
         self,
         name: str,

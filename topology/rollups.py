@@ -60,6 +60,9 @@ class Rollup:
     """Windowed aggregate. Each key tag is a field of the events, ``unknown`` for types that lack it, or a ``ByType``.
     ``windows``: the finest first, each made of whole windows of the one before."""
 
+    #: Whether what a window has counted can be taken back.
+    retracts = False
+
     def __init__(
         self,
         name: str,

@@ -36,6 +36,9 @@ class UptimeRollup:
     """A declaration: which events are results (``response`` of those that have times), and which maintenance. The key
     is service and region, the measures are always the same (``FIELDS``)."""
 
+    #: Whether what a window has counted can be taken back.
+    retracts = False
+
     def __init__(
         self,
         name: str,

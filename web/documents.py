@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +15,9 @@ import msgspec
 from schemas.times import rfc3339
 from topology.position import written
 from topology.sinks import Point, RawEvent, Value
+
+#: What there is of some values and not of none; ``X_count`` tells how many those of ``X_min`` are.
+_OF_SOME = frozenset({"min", "max", "p50", "p95", "p99"})
 
 
 class Described(Protocol):
@@ -26,6 +29,10 @@ class Described(Protocol):
     def key(self) -> tuple[str, ...]: ...
     @property
     def fields(self) -> tuple[str, ...]: ...
+    @property
+    def retracts(self) -> bool:
+        """Whether a correction can take back all that a row counted."""
+
     @property
     def windows(self) -> Mapping[str, object]:
         """By name, the finest first."""
@@ -46,7 +53,9 @@ def rollup_document(rollup: Described, window: str, points: Iterable[Point]) -> 
     return {
         "rollup": rollup.name,
         "window": window,
-        "rows": [{"time": _time(point), **dict(point.tags), **_values(rollup, point)} for point in points],
+        "rows": [
+            {"time": _time(point), **dict(point.tags), **values} for point, values in _rows(rollup, points)
+        ],
     }
 
 
@@ -55,9 +64,8 @@ def rollup_csv(rollup: Described, points: Iterable[Point]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("time", *rollup.key, *rollup.fields))
-    for point in points:
+    for point, values in _rows(rollup, points):
         tags = dict(point.tags)
-        values = _values(rollup, point)
         writer.writerow(
             (
                 _time(point),
@@ -83,12 +91,26 @@ def _time(point: Point) -> str:
     return rfc3339(point.time * 1000)
 
 
+def _rows(rollup: Described, points: Iterable[Point]) -> Iterator[tuple[Point, Mapping[str, Value]]]:
+    """The points that tell of something, each with its fields in the rollup's order.
+
+    A correction cannot remove a point, only write zeros. Had the events come in another order, there would be none.
+    """
+    for point in points:
+        values = _values(rollup, point)
+        if any(values.values()) or not rollup.retracts:
+            yield point, values
+
+
 def _values(rollup: Described, point: Point) -> dict[str, Value]:
-    """The fields in the rollup's order. A store keeps a field that a later write left out: a ratio of a
-    time that a correction has made unknown is stale."""
-    stale: Sequence[str] = ()
-    if "uptime_ratio" in point.fields and not (point.fields.get("up_s") or point.fields.get("down_s")):
-        stale = ("uptime_ratio",)
-    return {
-        field: point.fields[field] for field in rollup.fields if field in point.fields and field not in stale
-    }
+    """The fields without the stale ones: a store keeps a field that a later write left out."""
+    fields = point.fields
+    return {field: fields[field] for field in rollup.fields if field in fields and not _stale(field, fields)}
+
+
+def _stale(field: str, fields: Mapping[str, Value]) -> bool:
+    """Whether it is of nothing: a ratio of no known time, the least, the most or a quantile of no values."""
+    if field == "uptime_ratio":
+        return not (fields.get("up_s") or fields.get("down_s"))
+    of, _, what = field.rpartition("_")
+    return what in _OF_SOME and fields.get(f"{of}_count") == 0

@@ -213,7 +213,8 @@ def _rollups_section(rollups: Iterable[Described]) -> Html:
 
 def _rollup(rollup: Described) -> Html:
     return filled(
-        '<li class="rollup"><div class="name">$name</div><div class="of">$fields by $key</div>'
+        '<li class="rollup"><div><span class="name">$name</span> <span class="by">by $key</span></div>'
+        '<div class="of">$fields</div>'
         '<div class="windows">$windows</div></li>',
         name=rollup.name,
         fields=", ".join(rollup.fields),
