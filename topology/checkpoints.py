@@ -22,7 +22,7 @@ from topology.operators import Kind, Purge, purges
 from topology.parts import GroupParts
 from topology.position import NOWHERE
 from topology.reading import Reading
-from topology.rows import Row, Unsaved
+from topology.rows import Row
 from topology.state import GroupState
 from topology.windows import DAY
 
@@ -55,6 +55,8 @@ class Checkpoints:
         self._generation = saved.generation
         self._seconds_tables = seconds_tables
         self._kinds = kinds
+        #: The order in which rows are saved: ids (0), then derived rows, then those that they are derived from.
+        self._ranks = {table: 2 if kind.source else 1 for table, kind in kinds.items()}
         self._delivery = delivery
         self._parts = parts
         self._saved = saved
@@ -83,7 +85,8 @@ class Checkpoints:
             await self._save_group(
                 msgspec.structs.replace(self._saved, read_up_to=state.read_up_to, digest=state.digest)
             )
-        unsaved.sort(key=self._rank)
+        ranks = self._ranks
+        unsaved.sort(key=lambda each: ranks.get(each.row.key.table, 0))
         owing = await reading.rows.save(unsaved)  # 1
         if self._delivery is not None:
             self._delivery.offer(owing)  # 2
@@ -99,11 +102,6 @@ class Checkpoints:
             await self._count_open_jobs(state)
             if state.horizon is not None:
                 await self._purge(reading, state, state.horizon)
-
-    def _rank(self, unsaved: Unsaved) -> int:
-        """Ids, then derived rows, then those that they are derived from."""
-        kind = self._kinds.get(unsaved.row.key.table)
-        return 0 if kind is None else 2 if kind.source else 1
 
     async def save_beginning(self, reading: Reading) -> None:
         """Save where a reading begins that has folded nothing yet. Waits while the store is away; raises

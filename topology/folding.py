@@ -88,8 +88,8 @@ async def fold(
     horizon: Callable[[], int | None],
     budget: KeyBudget,
 ) -> set[Position]:
-    """Fold the events (by type, each in order) beyond position ``after``; into each row all of them or, when this raises,
-    none. Returns the positions of those with a window before the horizon.
+    """Fold the events (by type, each in order) beyond position ``after``; into each row all of them or, when this
+    raises, none. Returns the positions of those with a window before the horizon.
 
     Events of one type, key and minute are reduced to one part; minutes are merged to hours and hours to days before
     they are merged into rows: the cost of an event does not grow with the number of windows. An event at or below a
