@@ -47,12 +47,16 @@ KEYS = (100, 1_000, 10_000, 100_000)
 EVENTS = 200_000
 #: 100 000 rows: three windows of so many spaces.
 SPACES_OF_LIVE_ROWS = 33_334
+#: As many as the cache holds unsaved.
+SPACES_IN_A_CHECKPOINT = 12_000
 CATCHING_UP = 1_000_000
 TICK_S = 0.001
 
 
 @asynccontextmanager
-async def running(folder: Path, messages: Sequence[Message]) -> AsyncIterator[Flow]:
+async def running(
+    folder: Path, messages: Sequence[Message], *, every: timedelta = timedelta(seconds=1)
+) -> AsyncIterator[Flow]:
     """The flow over these messages, on what is in the folder."""
     database = Database(folder / "eventsink.db", schema=SCHEMA)
     await database.open()
@@ -68,7 +72,7 @@ async def running(folder: Path, messages: Sequence[Message]) -> AsyncIterator[Fl
             metrics=Metrics(CollectorRegistry()),
             outages=Outages(),
             clock_ms=lambda: ENDS_MS,
-            checkpoint_every=timedelta(seconds=1),
+            checkpoint_every=every,
             keep=timedelta(days=36500),
             key_budget=10 * max(KEYS),
         ),
@@ -109,21 +113,30 @@ def uploads(count: int, keys: int) -> list[Message]:
     return made
 
 
-async def keys(number: int) -> dict[str, float]:
-    """CPU an event, memory, and the longest stop of the loop, with so many keys."""
-    messages = uploads(EVENTS, number)
-    stop = 0.0
+class Ticking:
+    """The longest time, of the CPU of the loop's thread, for which the loop did not come round."""
 
-    async def tick() -> None:
-        nonlocal stop
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._task = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
         while True:
             before = time.thread_time()
             await asyncio.sleep(TICK_S)
-            stop = max(stop, time.thread_time() - before)
+            self.longest_s = max(self.longest_s, time.thread_time() - before)
 
+    def stop(self) -> None:
+        """No more."""
+        self._task.cancel()
+
+
+async def keys(number: int) -> dict[str, float]:
+    """CPU an event, memory, and the longest stop of the loop, with so many keys."""
+    messages = uploads(EVENTS, number)
     with tempfile.TemporaryDirectory(prefix="eventsink-bench-") as folder:
         async with running(Path(folder), messages) as flow:
-            ticking = asyncio.create_task(tick())
+            ticking = Ticking()
             moments = []
             for part in range(1, 5):
                 began = time.process_time()
@@ -133,15 +146,31 @@ async def keys(number: int) -> dict[str, float]:
             began = time.process_time()
             await group.checkpoint()
             last = time.process_time() - began
-            ticking.cancel()
+            ticking.stop()
     return {
         "keys": number,
         "us": (sum(moments) + last) / EVENTS * 1e6,
         "us_first_quarter": moments[0] / EVENTS * 4e6,
         "us_last_quarter": moments[3] / EVENTS * 4e6,
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "stop_ms": stop * 1000,
+        "stop_ms": ticking.longest_s * 1000,
     }
+
+
+async def checkpoint(number: int) -> dict[str, float]:
+    """The longest stop of the loop while one checkpoint saves the rows of so many spaces."""
+    messages = uploads(2 * number, number)
+    with tempfile.TemporaryDirectory(prefix="eventsink-bench-") as folder:
+        async with running(Path(folder), messages, every=timedelta(days=365)) as flow:
+            await reached(flow, len(messages) - 1)
+            (group,) = flow.groups
+            rows = group.reading.rows.unsaved
+            ticking = Ticking()
+            began = time.process_time()
+            await group.checkpoint()
+            took = time.process_time() - began
+            ticking.stop()
+    return {"rows": rows, "us": took / rows * 1e6, "stop_ms": ticking.longest_s * 1000}
 
 
 async def crash(number: int) -> dict[str, float]:
@@ -213,6 +242,11 @@ def main() -> None:
             f"{got['us_first_quarter']:.1f} → {got['us_last_quarter']:.1f}, {got['mib']:4.0f} MiB at most, the loop "
             f"stopped for {got['stop_ms']:.0f} ms of CPU at most"
         )
+    got = _in_a_process("checkpoint", SPACES_IN_A_CHECKPOINT)
+    print(
+        f"a checkpoint of {got['rows']:.0f} rows: {got['us']:.0f} µs CPU a row, the loop stopped for "
+        f"{got['stop_ms']:.0f} ms of CPU at most"
+    )
     got = _in_a_process("crash", CATCHING_UP)
     print(
         f"after a crash with {got['rows']:.0f} rows, all owed: {got['first_s']:.2f} s ({got['first_cpu_s']:.2f} s CPU) "
@@ -224,6 +258,6 @@ def main() -> None:
 if __name__ == "__main__":
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    case = {"keys": keys, "crash": crash}[sys.argv[1]]
+    case = {"keys": keys, "checkpoint": checkpoint, "crash": crash}[sys.argv[1]]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(case(int(sys.argv[2])))))
