@@ -94,7 +94,8 @@ class Log(Protocol):
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Append durably: when this returns, the messages survive the kill of any process.
 
-        Raises ``Unavailable`` if that is not certain; the caller may send the very same messages again.
+        Raises ``Unavailable`` if that is not certain; the caller may send the very same messages again. Raises
+        ``ValueError`` for a message that this log cannot carry; others of the same call may be in it all the same.
         """
 
     async def reader(self, offset: int) -> LogReader:

@@ -89,7 +89,8 @@ class RabbitLog:
         await self._link.close()
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``."""
+        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``, and
+        ``ValueError`` for what AMQP cannot carry."""
         await self.publisher.publish(messages)
 
     async def reader(self, offset: int) -> RabbitReader:

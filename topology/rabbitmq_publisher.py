@@ -127,7 +127,7 @@ class RabbitPublisher:
         return None if connection is None else connection.scanner.blocked
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """As ``Log.publish``. Raises nothing but ``Unavailable``."""
+        """As ``Log.publish``. Raises nothing but ``Unavailable``, and ``ValueError`` for what AMQP cannot carry."""
         if self._closed:
             raise Unavailable(f"{self._broker}: the log was closed: open it again")
         if self._watching is None or self._watching.done():
@@ -217,12 +217,13 @@ class RabbitPublisher:
 
     # -- publishing --
 
-    async def _timely(self, messages: Sequence[Outgoing]) -> None:
+    async def _timely(self, messages: Sequence[Outgoing], *, keep: bool = True) -> None:
+        """``keep`` what is confirmed, unless it is kept already."""
         try:
             async with asyncio.timeout(self._limits.timeout.total_seconds()) as deadline:
                 self._deadlines.add(deadline)
                 try:
-                    await self._send(messages)
+                    await self._send(messages, keep=keep)
                 finally:
                     self._deadlines.discard(deadline)
         except TimeoutError as error:
@@ -246,7 +247,7 @@ class RabbitPublisher:
             return f"{self._broker} took nothing (if it runs, it may lack memory or disk space)"
         return f"{self._broker} takes nothing ({reason})"
 
-    async def _send(self, messages: Sequence[Outgoing]) -> None:
+    async def _send(self, messages: Sequence[Outgoing], *, keep: bool) -> None:
         pending = list(messages)
         why = ""
         for attempt in range(ATTEMPTS):
@@ -254,10 +255,10 @@ class RabbitPublisher:
             outcomes = await channel.publish(pending)
             failed = []
             for message, outcome in zip(pending, outcomes, strict=True):
-                if outcome is Outcome.CONFIRMED:
-                    self._keep(message)
-                else:
+                if outcome is not Outcome.CONFIRMED:
                     failed.append(message)
+                elif keep:
+                    self._keep(message)
             if not failed:
                 return
             pending = failed
@@ -380,14 +381,12 @@ class RabbitPublisher:
             "confirmed since the last good look are published again. Who deletes it?",
             len(again),
         )
-        self._forget(len(again))
         try:
+            # They stay kept, once each, until a look finds them: this may fail, and fail again.
             for start in range(0, len(again), self._limits.outstanding):
-                await self._timely(again[start : start + self._limits.outstanding])
+                await self._timely(again[start : start + self._limits.outstanding], keep=False)
         except BaseException:
             self._gone = True
-            for message in again:
-                self._keep(message)
             raise
 
     async def _post_sentinel(self, connection: Connection) -> None:

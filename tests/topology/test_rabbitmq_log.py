@@ -18,6 +18,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from tests.servers.rabbitmq import Broker
+from tests.tcp_proxy import LOOPBACK, proxy_before
 from tests.topology.test_log import SOON, UNBOUNDED, as_read, event, numbers, read, until_at_end
 from topology.errors import SettingsError, Unavailable
 from topology.log import LogReader, LogReplaced, Message, Outgoing
@@ -299,6 +300,34 @@ async def test_what_is_kept_for_publishing_again_is_bounded(broker: Broker, make
     for number in range(0, 100, 10):
         await log.publish([event(n, size=1000) for n in range(number, number + 10)])
         assert log.publisher.kept_bytes <= 20_000
+
+
+async def test_publishing_again_that_fails_again_and_again_keeps_each_message_once(
+    broker: Broker, make_log: MAKE_LOG
+) -> None:
+    # One at a time: there is time for a fault while they are published again.
+    limits = PublisherLimits(check_every=NEVER, outstanding=1, timeout=timedelta(seconds=0.5))
+    other = await make_log()
+    async with proxy_before(broker.node.port) as proxy, foreign(broker) as channel:
+        url = f"amqp://guest:guest@{LOOPBACK}:{proxy.port}/{broker.vhost}"
+        log = RabbitLog(url, broker.exchange, broker.queue, publishing=limits)
+        await log.open()
+        await log.publish([event(number) for number in range(500)])
+        kept = log.publisher.kept_bytes
+        for _ in range(2):
+            await channel.queue_delete(broker.queue)
+            mending = asyncio.create_task(log.publisher.check())
+
+            async def some_are_published_again() -> bool:
+                return await other.end_offset() > 0
+
+            await until(some_are_published_again)
+            proxy.lose_answers()
+            # The sentinel may have been faster, and this look be the second one.
+            await asyncio.gather(mending, return_exceptions=True)
+            assert log.publisher.kept_bytes <= kept
+        await log.close()  # with a last look, which mends
+    assert set(await ids(other)) == {f"id-{number}" for number in range(500)}
 
 
 async def test_what_the_broker_refused_to_declare_is_not_asked_for_in_a_loop(
