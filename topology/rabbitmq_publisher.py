@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import Outgoing
@@ -276,7 +276,8 @@ class RabbitPublisher:
             await self._control.declare()
             return "no queue was bound to the exchange" if channel.error is None else said(channel.error)
         if Outcome.UNCERTAIN in outcomes:
-            self._line.drop()
+            if not isinstance(channel.error, AMQPChannelError):
+                self._line.drop()
             return "the connection ended" if channel.error is None else said(channel.error)
         return "it refused them"
 
