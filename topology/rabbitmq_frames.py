@@ -92,7 +92,7 @@ class Answer(Enum):
 
 
 class Confirm(NamedTuple):
-    """``answer`` for the message ``tag``, with ``multiple`` also for all before it. A return and the end name no tag."""
+    """``answer`` for the message ``tag``, with ``multiple`` also for all before it. Return and end name none."""
 
     answer: Answer
     tag: int

@@ -24,9 +24,10 @@ from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import Outgoing
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
-from topology.rabbitmq import Connection, Link, said, stop, unavailable
+from topology.rabbitmq import Connection, said, stop, unavailable
 from topology.rabbitmq_confirms import ConfirmChannel, Outcome
 from topology.rabbitmq_consumer import StreamConsumer
+from topology.rabbitmq_declarer import Link
 from topology.rabbitmq_frames import Delivery
 from topology.rabbitmq_probes import NoQueue, Probes
 
