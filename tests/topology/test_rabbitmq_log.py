@@ -79,12 +79,12 @@ async def test_what_came_before_the_queue_was_lost_is_handed_out_first(
 async def test_a_log_that_is_closed_at_any_moment_leaves_no_call_cut_off(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(12):
+    for turns in range(0, 600, 50):
         log = RabbitLog(broker.url, broker.exchange, broker.queue)
         await log.open()
-        await log.publish([event(number)])
-        for _ in range(number):
-            await asyncio.sleep(0.001)
+        await log.publish([event(turns)])
+        for _ in range(turns):
+            await asyncio.sleep(0)
         await log.close()
     assert [record.getMessage() for record in caplog.records if record.name.startswith("aiormq")] == []
 

@@ -338,7 +338,11 @@ async def test_what_is_refused_while_the_broker_is_blocked_does_not_come_afterwa
 async def test_a_closed_log_takes_nothing_until_it_is_opened_again(broker: Broker, log: RabbitLog) -> None:
     await log.publish([event(0)])
     publishing = [asyncio.create_task(_publish_for_ever(log, number)) for number in range(3)]
-    await asyncio.sleep(0.05)
+
+    async def some_are_published() -> bool:
+        return await log.end_offset() > 1
+
+    await until(some_are_published)
     await log.close()
     for task in publishing:
         async with asyncio.timeout(30):
