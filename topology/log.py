@@ -95,7 +95,8 @@ class Log(Protocol):
         """Append durably: when this returns, the messages survive the kill of any process.
 
         Raises ``Unavailable`` if that is not certain; the caller may send the very same messages again. Raises
-        ``ValueError`` for a message that this log cannot carry; others of the same call may be in it all the same.
+        ``Refused`` for a message larger than a broker takes and ``ValueError`` for one that this log cannot carry;
+        others of the same call may be in it all the same.
         """
 
     async def reader(self, offset: int) -> LogReader:

@@ -82,8 +82,8 @@ class RabbitLog:
         await self._link.close()
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``, and
-        ``ValueError`` for what AMQP cannot carry."""
+        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``, ``Refused``
+        where the broker takes no message of that size, and ``ValueError`` for what AMQP cannot carry."""
         await self.publisher.publish(messages)
 
     async def reader(self, offset: int) -> RabbitReader:

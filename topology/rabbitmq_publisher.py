@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,16 +20,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from topology.errors import EventsinkError, SettingsError, Unavailable
+from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
 from topology.log import Outgoing
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
 from topology.rabbitmq import Connection, said, stop, unavailable
 from topology.rabbitmq_confirms import ConfirmChannel, Outcome
 from topology.rabbitmq_consumer import StreamConsumer
 from topology.rabbitmq_declarer import Link
-from topology.rabbitmq_frames import Delivery
+from topology.rabbitmq_frames import LARGEST_BODY_BYTES, Delivery
 from topology.rabbitmq_probes import NoQueue, Probes
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ LOOKED_BACK_MESSAGES = 5000
 PUT_OFF_EVERY_S = 0.1
 #: Seconds for a look that is going on then; it takes milliseconds where the broker is there.
 LOOK_ENDS_WITHIN_S = 1.0
+#: How a broker says which messages it never takes, and up to which size it does (``max_message_size``).
+TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,8 @@ class RabbitPublisher:
         self._probes = Probes(control.broker, self._queue)
         self._line = Link(control.declarer, "publisher")
         self._channel: ConfirmChannel | None = None
+        #: As the broker said on the present connection.
+        self._largest_body = LARGEST_BODY_BYTES
         self._opening = asyncio.Lock()
         self._waiting_bytes = 0
         #: The last refusal to declare the log, and how long the next one would count.
@@ -128,7 +133,8 @@ class RabbitPublisher:
         return None if connection is None else connection.scanner.blocked
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """As ``Log.publish``. Raises nothing but ``Unavailable``, and ``ValueError`` for what AMQP cannot carry."""
+        """As ``Log.publish``. Raises nothing but ``Unavailable``, ``Refused`` where the broker takes no message of that
+        size, and ``ValueError`` for what AMQP cannot carry."""
         if self._closed:
             raise Unavailable(f"{self._broker}: the log was closed: open it again")
         if self._watching is None or self._watching.done():
@@ -253,6 +259,7 @@ class RabbitPublisher:
         why = ""
         for attempt in range(ATTEMPTS):
             channel = await self._open_channel()
+            self._demand_size(pending)
             outcomes = await channel.publish(pending)
             failed = []
             for message, outcome in zip(pending, outcomes, strict=True):
@@ -267,6 +274,14 @@ class RabbitPublisher:
             await asyncio.sleep(RETRY_AFTER_S * attempt)
         raise Unavailable(f"{self._broker} did not confirm {len(pending)} message(s): {why}")
 
+    def _demand_size(self, messages: Sequence[Outgoing]) -> None:
+        size = max([len(message.body) for message in messages], default=0)
+        if size > self._largest_body:
+            raise Refused(
+                f"{self._broker} takes no message of {size} bytes: send at most {self._largest_body}, or raise its "
+                "max_message_size"
+            )
+
     async def _recover(self, channel: ConfirmChannel, outcomes: AbstractSet[Outcome]) -> str:
         """Make another try worth while; returns what was wrong."""
         missing = isinstance(channel.error, ChannelNotFoundEntity)
@@ -279,6 +294,11 @@ class RabbitPublisher:
         if Outcome.UNCERTAIN in outcomes:
             if not isinstance(channel.error, AMQPChannelError):
                 self._line.drop()
+            elif isinstance(channel.error, ChannelPreconditionFailed) and (
+                said_size := TOO_LARGE.search(said(channel.error))
+            ):
+                # Others, whose messages were on their way beside that one, try again.
+                self._largest_body = int(said_size[1])
             return "the connection ended" if channel.error is None else said(channel.error)
         return "it refused them"
 
@@ -292,6 +312,8 @@ class RabbitPublisher:
             channel = self._channel
             if channel is None or not channel.is_open or channel.connection is not connection:
                 if channel is not None:
+                    if channel.connection is not connection:
+                        self._largest_body = LARGEST_BODY_BYTES
                     await channel.close()
                 channel = ConfirmChannel(self._exchange, self._limits.outstanding, self._put_off)
                 with unavailable(self._broker, "opening a channel"):

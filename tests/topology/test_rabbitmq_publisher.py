@@ -21,7 +21,7 @@ from tests.broker_logs import (
 from tests.servers.rabbitmq import Broker
 from tests.tcp_proxy import LOOPBACK, proxy_before
 from tests.topology.test_log import event, numbers
-from topology.errors import SettingsError, Unavailable
+from topology.errors import Refused, SettingsError, Unavailable
 from topology.rabbitmq_log import RabbitLog
 from topology.rabbitmq_publisher import PublisherLimits
 
@@ -230,6 +230,25 @@ async def test_what_the_broker_refused_to_declare_is_not_asked_for_in_a_loop(
         assert 1 <= broker.node.words.count("inequivalent arg 'type'") - before <= 10
         await channel.exchange_delete(broker.exchange)
     await until_published(log, event(1))
+
+
+async def test_a_message_larger_than_the_broker_takes_is_refused_and_holds_nobody_up(
+    broker: Broker, log: RabbitLog
+) -> None:
+    before = broker.node.words.count("larger than")
+    broker.node.ctl("eval", "application:set_env(rabbit, max_message_size, 100000).")
+    try:
+        beside = [asyncio.create_task(log.publish([event(number)])) for number in range(50)]
+        for _ in range(5):
+            with pytest.raises(Refused, match="takes no message of 100014 bytes: send at most 100000"):
+                await log.publish([event(100, size=100_000)])
+        await asyncio.gather(*beside)
+        await log.publish([event(50, size=99_000)])
+    finally:
+        broker.node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+    await until_logged(broker, "all sizes again")
+    assert broker.node.words.count("larger than") - before == 1  # asked once
+    assert set(await ids(log)) == {f"id-{number}" for number in range(51)}
 
 
 async def test_where_the_log_cannot_be_made_again_nothing_is_confirmed(
