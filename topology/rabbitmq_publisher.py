@@ -42,8 +42,6 @@ RETRY_AFTER_S = 0.1
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
 LAST_LOOK_S = 4.0
-#: More than can be on their way while the end is looked for.
-LOOKED_BACK_MESSAGES = 5000
 #: Seconds. Confirms come thousands of times in one.
 PUT_OFF_EVERY_S = 0.1
 #: Seconds for a look that is going on then; it takes milliseconds where the broker is there.
@@ -379,9 +377,7 @@ class RabbitPublisher:
         last = self._kept[kept - 1].event_id
         if certain <= 0 or last is None or end - self._baseline.end == certain:
             return False
-        # Some of ours were on their way at the last look, and may lie before what was the end then.
-        start = max(0, self._baseline.end - LOOKED_BACK_MESSAGES)
-        return not await self._probes.holds(connection, last, start=start, end=end)
+        return not await self._probes.holds(connection, last, after=self._baseline.end, end=end)
 
     def _fell_short(self, end: int | None, confirmed: int) -> bool:
         """Whether the log has grown by less than what was confirmed since the baseline. Others append, too, and

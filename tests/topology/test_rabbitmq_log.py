@@ -26,9 +26,11 @@ from tests.broker_logs import (
 )
 from tests.servers.rabbitmq import Broker
 from tests.topology.test_log import SOON, UNBOUNDED, as_read, event, numbers, read, until_at_end
+from topology import rabbitmq
 from topology.errors import SettingsError, Unavailable
 from topology.log import LogReplaced, Message
 from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq_probes import Probes
 from topology.rabbitmq_publisher import PublisherLimits
 from topology.rabbitmq_reader import ReaderLimits
 
@@ -275,6 +277,25 @@ async def test_a_reader_that_is_overtaken_by_retention_says_so_and_reads_on(
     assert offsets == sorted(set(offsets))
     assert [r.levelname for r in caplog.records if "data at risk" in r.message] == ["ERROR"]
     await reader.close()
+
+
+async def test_a_message_that_retention_cut_off_is_not_taken_for_one_that_never_came(
+    broker: Broker, make_log: MAKE_LOG
+) -> None:
+    log = await make_log(max_bytes=200_000)
+    await log.publish([event(100_000)])
+    await fill_until(log, lambda first: first > 0)
+    end = await log.end_offset()
+    address = rabbitmq.Broker(broker.url)
+    probes = Probes(address, broker.queue)
+    connection = await address.connect("a test")
+    # 0      left           end
+    # x cut    |--------------|
+    assert await probes.holds(connection, "id-100000", after=0, end=end)
+    assert not await probes.holds(connection, "id-100000", after=end - 1, end=end)
+    with pytest.raises(Unavailable, match="does not deliver"):  # what the log holds it would have delivered
+        await probes.holds(connection, "id-100000", after=end - 1, end=end + 1)
+    await rabbitmq.end(connection)
 
 
 async def fill_until(log: RabbitLog, holds: Callable[[int], bool]) -> None:
