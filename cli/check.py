@@ -119,7 +119,8 @@ async def _file(path: Path) -> str:
 
 
 async def _stream(settings: Settings) -> str:
-    from topology.rabbitmq import Broker, Declarer, FanoutExchange, LogDeclaration, StreamQueue, end
+    from topology.rabbitmq import Broker, end
+    from topology.rabbitmq_declarer import Declarer, FanoutExchange, LogDeclaration, StreamQueue
 
     log = settings.log
     queue = StreamQueue(log.queue, log.max_age, log.max_bytes)

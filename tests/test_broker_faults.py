@@ -10,14 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel
 from aiohttp.test_utils import TestClient, TestServer
 from pamqp.common import Arguments
 
 from cli.running import Opened, Running
 from cli.settings import load
+from tests.broker_logs import foreign, until_logged
 from tests.pipeline import GROUPS, Pipeline, numbers_in
 from tests.servers.rabbitmq import Broker
 from tests.tcp_proxy import LOOPBACK, TcpProxy, proxy_before
@@ -70,18 +69,6 @@ async def proxy(broker: Broker) -> AsyncIterator[TcpProxy]:
 @pytest.fixture
 async def pipeline(make_pipeline: MAKE_PIPELINE) -> Pipeline:
     return await make_pipeline()
-
-
-@asynccontextmanager
-async def foreign(broker: Broker) -> AsyncIterator[AbstractChannel]:
-    """A channel of somebody else."""
-    connection = await aio_pika.connect(broker.url)
-    try:
-        channel = connection.channel(publisher_confirms=False)
-        await channel.initialize()
-        yield channel
-    finally:
-        await connection.close()
 
 
 async def ctl(broker: Broker, *arguments: str) -> str:
@@ -368,14 +355,6 @@ async def declare_exchange_anew(broker: Broker, kind: str) -> None:
     async with foreign(broker) as channel:
         await channel.exchange_delete(broker.exchange)
         await channel.declare_exchange(broker.exchange, kind, durable=True)
-
-
-async def until_logged(broker: Broker, marker: str) -> None:
-    """Returns when everything that the broker logged so far is in its file, which it writes with a delay."""
-    await ctl(broker, "eval", f'rabbit_log:info("{marker}").')
-    async with asyncio.timeout(30):
-        while marker not in broker.node.words:
-            await asyncio.sleep(0.05)
 
 
 # -- TLS --

@@ -94,7 +94,9 @@ class Log(Protocol):
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Append durably: when this returns, the messages survive the kill of any process.
 
-        Raises ``Unavailable`` if that is not certain; the caller may send the very same messages again.
+        Raises ``Unavailable`` if that is not certain; the caller may send the very same messages again. Raises
+        ``Refused`` for a message larger than a broker takes and ``ValueError`` for one that this log cannot carry;
+        others of the same call may be in it all the same.
         """
 
     async def reader(self, offset: int) -> LogReader:

@@ -33,12 +33,13 @@ from topology.rabbitmq_frames import (
 from topology.rabbitmq_messages import content_header
 
 PUBLISH = struct.Struct(">HHH").pack(60, 40, 0)
-_END = bytes([FRAME_END])
 NO_ROUTING_KEY = b"\0"
 MANDATORY = b"\x01"
 #: Of one write: enough that its cost vanishes, little enough that a blocked connection holds little.
 WRITE_MESSAGES = 200
 WRITE_BYTES = 1 << 20
+
+_FRAME_END = bytes([FRAME_END])
 
 
 class Outcome(Enum):
@@ -88,6 +89,8 @@ class ConfirmChannel:
         #: A write that aiormq's queue had no room for when its caller was cancelled.
         self._queued: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
+        #: The broker closes it: nothing more may be written, and aiormq tells the end soon.
+        self._closing = False
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Why it ended.
         self.error: BaseException | None = None
@@ -143,6 +146,9 @@ class ConfirmChannel:
             await self._or_ended(self._queued)
             self._queued = None
         while not self._ended.done():
+            if self._closing:
+                await asyncio.wait({self._ended})
+                continue
             if self.connection is not None and self.connection.scanner.blocked is not None:
                 # What is written now is taken some time, whatever its caller was told meanwhile.
                 await self._until_unblocked(self.connection.scanner)
@@ -193,13 +199,13 @@ class ConfirmChannel:
     def _frames(self, message: Outgoing, plain: aiormq.Channel) -> Iterator[bytes]:
         number = plain.number
         for kind, payload in ((METHOD, self._method), (HEADER, content_header(message))):
-            yield PREFIX.pack(kind, number, len(payload)) + payload + _END
+            yield PREFIX.pack(kind, number, len(payload)) + payload + _FRAME_END
         largest = plain.connection.connection_tune.frame_max - AROUND_BYTES
         for start in range(0, len(message.body), largest):
             part = message.body[start : start + largest]
             yield PREFIX.pack(BODY, number, len(part))
             yield part
-            yield _END
+            yield _FRAME_END
 
     async def _or_ended(self, future: asyncio.Future[None]) -> None:
         """Wait for it, or for the channel's end: then aiormq leaves it as it is."""
@@ -207,7 +213,9 @@ class ConfirmChannel:
 
     def _on_confirms(self, confirms: Sequence[Confirm]) -> None:
         for answer, tag, multiple in confirms:
-            if answer is Answer.RETURNED:
+            if answer is Answer.CLOSED:
+                self._stop_writing()
+            elif answer is Answer.RETURNED:
                 # It names no tag, and what is on its way beside it goes the same way: all of that counts as
                 # returned, and is published again, which the ids make harmless.
                 self._returned.update(self._waiting)
@@ -218,6 +226,11 @@ class ConfirmChannel:
                 self._settle(tag, answer)
         self._room.set()
         self._progressed()
+
+    def _stop_writing(self) -> None:
+        self._closing = True
+        if self._queued is not None:
+            self._queued.cancel()
 
     def _settle(self, tag: int, answer: Answer) -> None:
         waiting = self._waiting.pop(tag, None)
@@ -243,8 +256,7 @@ class ConfirmChannel:
         self.error = error
         self._ended.set_result(None)
         self._room.set()
-        if self._queued is not None:
-            self._queued.cancel()
+        self._stop_writing()
         if self.connection is not None and self._plain is not None:
             self.connection.close_callbacks.discard(self._on_end)
             self.connection.scanner.leave(self._plain.number, self._on_confirms)

@@ -86,10 +86,13 @@ class Answer(Enum):
     REFUSED = auto()
     #: It was routed to no queue. It is confirmed all the same, afterwards.
     RETURNED = auto()
+    #: Nothing more: the broker closes the channel. aiormq agrees to that soon, and what is written on the channel
+    #: after it costs the whole connection.
+    CLOSED = auto()
 
 
 class Confirm(NamedTuple):
-    """``answer`` for the message ``tag``, with ``multiple`` also for all before it. A return names no tag."""
+    """``answer`` for the message ``tag``, with ``multiple`` also for all before it. Return and end name none."""
 
     answer: Answer
     tag: int
@@ -100,6 +103,7 @@ Receive: TypeAlias = Callable[[Sequence[Delivery]], None]
 ReceiveConfirms: TypeAlias = Callable[[Sequence[Confirm]], None]
 
 _A_RETURN = Confirm(Answer.RETURNED, 0, multiple=False)
+_THE_END = Confirm(Answer.CLOSED, 0, multiple=False)
 
 
 class _Channel:
@@ -218,15 +222,16 @@ class FrameScanner:
             if data[following - 1] != FRAME_END:
                 raise FrameError("a frame does not end where it should")
             taken = channels.get(number)
-            if taken is not None and self._taken(taken, kind, data, at + PREFIX_BYTES, following - 1):
-                if unseen < at:
-                    self._pass_on(data[unseen:at])
-                unseen = following
-                swallowed = True
+            if taken is not None:
+                if self._taken(taken, kind, data, at + PREFIX_BYTES, following - 1):
+                    if unseen < at:
+                        self._pass_on(data[unseen:at])
+                    unseen = following
+                    swallowed = True
+                elif taken.closed and taken.receive is _nobody:
+                    del channels[number]
                 if taken.came and (not touched or touched[-1] is not taken) and taken not in touched:
                     touched.append(taken)
-            elif taken is not None and taken.closed and taken.receive is _nobody:
-                del channels[number]
             elif number == 0 and kind == METHOD:
                 instead = self._overhear(data, at, following)
                 if instead is not None:
@@ -277,6 +282,8 @@ class FrameScanner:
         (method,) = _unpack_long(data, start)
         if method in {CHANNEL_CLOSE, CHANNEL_CLOSE_OK}:
             taken.closed = True
+            if taken.publishing and method == CHANNEL_CLOSE:
+                taken.came.append(_THE_END)
             return False
         if taken.publishing:
             return self._answered(taken, method, data, start + 4, end)

@@ -1,6 +1,7 @@
 """The log on RabbitMQ: a stream queue bound to a durable fanout exchange.
 
-rabbitmq              where the broker is, what is declared, connections
+rabbitmq              where the broker is, connections to it, and their ends
+rabbitmq_declarer     what is declared on it, and connections that have it
 rabbitmq_version      what the broker says it is
 rabbitmq_messages     messages as AMQP carries them
 rabbitmq_probes       questions to the log, answered for certain
@@ -23,16 +24,8 @@ from yarl import URL
 
 from topology.errors import Unavailable
 from topology.log import LogStart, Message, Outgoing
-from topology.rabbitmq import (
-    Broker,
-    Connection,
-    Declarer,
-    FanoutExchange,
-    Link,
-    LogDeclaration,
-    LoginRefused,
-    StreamQueue,
-)
+from topology.rabbitmq import Broker, Connection, LoginRefused
+from topology.rabbitmq_declarer import Declarer, FanoutExchange, Link, LogDeclaration, StreamQueue
 from topology.rabbitmq_probes import NoQueue, Probes
 from topology.rabbitmq_publisher import PublisherLimits, RabbitPublisher
 from topology.rabbitmq_reader import RabbitReader, ReaderLimits
@@ -89,7 +82,8 @@ class RabbitLog:
         await self._link.close()
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``."""
+        """Publish, mandatory and persistent, and wait for the broker's confirms. Raises ``Unavailable``, ``Refused``
+        where the broker takes no message of that size, and ``ValueError`` for what AMQP cannot carry."""
         await self.publisher.publish(messages)
 
     async def reader(self, offset: int) -> RabbitReader:

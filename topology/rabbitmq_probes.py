@@ -40,6 +40,8 @@ from topology.rabbitmq_messages import OFFSET_HEADER, message
 
 #: More than the broker commonly writes in one go, so that one look shows the whole of the last chunk.
 LAST_PREFETCH = 1000
+#: More than can be on their way while the end is looked for.
+LOOKED_BACK_MESSAGES = 5000
 #: Seconds that a look which shows nothing lasts beyond the answer described above.
 GRACE_S = 0.1
 #: Seconds between two looks that must agree before a message counts as not there.
@@ -94,15 +96,19 @@ class Probes:
             await self._prove_empty(connection)
         return end
 
-    async def holds(self, connection: Connection, event_id: str, *, start: int, end: int) -> bool:
-        """Whether a message with this id lies at one of these offsets. Reads all of them, at a few µs each."""
-        async with self._looking(connection, start, LAST_PREFETCH) as look:
+    async def holds(self, connection: Connection, event_id: str, *, after: int, end: int) -> bool:
+        """Whether a message with this id, published about when the log ended at ``after``, lies before ``end``, or may
+        have lain there until retention cut it off. Reads all of that, at a few µs a message."""
+        async with self._looking(connection, max(0, after - LOOKED_BACK_MESSAGES), LAST_PREFETCH) as look:
             look.wanted = event_id
             while True:
                 before = look.count
                 await look.round()
-                if look.found or look.end >= end or look.count == before:
-                    return look.found
+                if look.found or look.end >= end:
+                    return look.found or (look.first is not None and look.first.offset > after)
+                if look.count == before:
+                    # Retention may delete the very segment that is to come next.
+                    raise Unavailable(f"{self._broker} does not deliver what the log holds: is it starting?")
                 await look.acknowledge()
 
     async def since(self, connection: Connection, start: LogStart) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,15 +20,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from topology.errors import EventsinkError, SettingsError, Unavailable
+from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
 from topology.log import Outgoing
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
-from topology.rabbitmq import Connection, Link, said, stop, unavailable
+from topology.rabbitmq import Connection, said, stop, unavailable
 from topology.rabbitmq_confirms import ConfirmChannel, Outcome
 from topology.rabbitmq_consumer import StreamConsumer
-from topology.rabbitmq_frames import Delivery
+from topology.rabbitmq_declarer import Link
+from topology.rabbitmq_frames import LARGEST_BODY_BYTES, Delivery
 from topology.rabbitmq_probes import NoQueue, Probes
 
 log = logging.getLogger(__name__)
@@ -40,12 +42,12 @@ RETRY_AFTER_S = 0.1
 SENTINEL_LIFE_S = 600.0
 #: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
 LAST_LOOK_S = 4.0
-#: More than can be on their way while the end is looked for.
-LOOKED_BACK_MESSAGES = 5000
 #: Seconds. Confirms come thousands of times in one.
 PUT_OFF_EVERY_S = 0.1
 #: Seconds for a look that is going on then; it takes milliseconds where the broker is there.
 LOOK_ENDS_WITHIN_S = 1.0
+#: How a broker says which messages it never takes, and up to which size it does (``max_message_size``).
+TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ class RabbitPublisher:
         self._probes = Probes(control.broker, self._queue)
         self._line = Link(control.declarer, "publisher")
         self._channel: ConfirmChannel | None = None
+        #: As the broker said on the present connection.
+        self._largest_body = LARGEST_BODY_BYTES
         self._opening = asyncio.Lock()
         self._waiting_bytes = 0
         #: The last refusal to declare the log, and how long the next one would count.
@@ -127,7 +131,8 @@ class RabbitPublisher:
         return None if connection is None else connection.scanner.blocked
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """As ``Log.publish``. Raises nothing but ``Unavailable``."""
+        """As ``Log.publish``. Raises nothing but ``Unavailable``, ``Refused`` where the broker takes no message of that
+        size, and ``ValueError`` for what AMQP cannot carry."""
         if self._closed:
             raise Unavailable(f"{self._broker}: the log was closed: open it again")
         if self._watching is None or self._watching.done():
@@ -217,12 +222,13 @@ class RabbitPublisher:
 
     # -- publishing --
 
-    async def _timely(self, messages: Sequence[Outgoing]) -> None:
+    async def _timely(self, messages: Sequence[Outgoing], *, keep: bool = True) -> None:
+        """``keep`` what is confirmed, unless it is kept already."""
         try:
             async with asyncio.timeout(self._limits.timeout.total_seconds()) as deadline:
                 self._deadlines.add(deadline)
                 try:
-                    await self._send(messages)
+                    await self._send(messages, keep=keep)
                 finally:
                     self._deadlines.discard(deadline)
         except TimeoutError as error:
@@ -246,24 +252,33 @@ class RabbitPublisher:
             return f"{self._broker} took nothing (if it runs, it may lack memory or disk space)"
         return f"{self._broker} takes nothing ({reason})"
 
-    async def _send(self, messages: Sequence[Outgoing]) -> None:
+    async def _send(self, messages: Sequence[Outgoing], *, keep: bool) -> None:
         pending = list(messages)
         why = ""
         for attempt in range(ATTEMPTS):
             channel = await self._open_channel()
+            self._demand_size(pending)
             outcomes = await channel.publish(pending)
             failed = []
             for message, outcome in zip(pending, outcomes, strict=True):
-                if outcome is Outcome.CONFIRMED:
-                    self._keep(message)
-                else:
+                if outcome is not Outcome.CONFIRMED:
                     failed.append(message)
+                elif keep:
+                    self._keep(message)
             if not failed:
                 return
             pending = failed
             why = await self._recover(channel, set(outcomes))
             await asyncio.sleep(RETRY_AFTER_S * attempt)
         raise Unavailable(f"{self._broker} did not confirm {len(pending)} message(s): {why}")
+
+    def _demand_size(self, messages: Sequence[Outgoing]) -> None:
+        size = max([len(message.body) for message in messages], default=0)
+        if size > self._largest_body:
+            raise Refused(
+                f"{self._broker} takes no message of {size} bytes: send at most {self._largest_body}, or raise its "
+                "max_message_size"
+            )
 
     async def _recover(self, channel: ConfirmChannel, outcomes: AbstractSet[Outcome]) -> str:
         """Make another try worth while; returns what was wrong."""
@@ -275,7 +290,13 @@ class RabbitPublisher:
             await self._control.declare()
             return "no queue was bound to the exchange" if channel.error is None else said(channel.error)
         if Outcome.UNCERTAIN in outcomes:
-            self._line.drop()
+            if not isinstance(channel.error, AMQPChannelError):
+                self._line.drop()
+            elif isinstance(channel.error, ChannelPreconditionFailed) and (
+                said_size := TOO_LARGE.search(said(channel.error))
+            ):
+                # Others, whose messages were on their way beside that one, try again.
+                self._largest_body = int(said_size[1])
             return "the connection ended" if channel.error is None else said(channel.error)
         return "it refused them"
 
@@ -289,6 +310,8 @@ class RabbitPublisher:
             channel = self._channel
             if channel is None or not channel.is_open or channel.connection is not connection:
                 if channel is not None:
+                    if channel.connection is not connection:
+                        self._largest_body = LARGEST_BODY_BYTES
                     await channel.close()
                 channel = ConfirmChannel(self._exchange, self._limits.outstanding, self._put_off)
                 with unavailable(self._broker, "opening a channel"):
@@ -354,9 +377,7 @@ class RabbitPublisher:
         last = self._kept[kept - 1].event_id
         if certain <= 0 or last is None or end - self._baseline.end == certain:
             return False
-        # Some of ours were on their way at the last look, and may lie before what was the end then.
-        start = max(0, self._baseline.end - LOOKED_BACK_MESSAGES)
-        return not await self._probes.holds(connection, last, start=start, end=end)
+        return not await self._probes.holds(connection, last, after=self._baseline.end, end=end)
 
     def _fell_short(self, end: int | None, confirmed: int) -> bool:
         """Whether the log has grown by less than what was confirmed since the baseline. Others append, too, and
@@ -380,14 +401,12 @@ class RabbitPublisher:
             "confirmed since the last good look are published again. Who deletes it?",
             len(again),
         )
-        self._forget(len(again))
         try:
+            # They stay kept, once each, until a look finds them: this may fail, and fail again.
             for start in range(0, len(again), self._limits.outstanding):
-                await self._timely(again[start : start + self._limits.outstanding])
+                await self._timely(again[start : start + self._limits.outstanding], keep=False)
         except BaseException:
             self._gone = True
-            for message in again:
-                self._keep(message)
             raise
 
     async def _post_sentinel(self, connection: Connection) -> None:

@@ -19,17 +19,9 @@ from typing import TypeAlias
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.log import LogReplaced, Message
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, pause
-from topology.rabbitmq import (
-    CALL_LIMIT_S,
-    Connection,
-    Link,
-    LoginRefused,
-    end,
-    not_a_stream,
-    stop,
-    unavailable,
-)
+from topology.rabbitmq import CALL_LIMIT_S, Connection, LoginRefused, end, not_a_stream, stop, unavailable
 from topology.rabbitmq_consumer import StreamConsumer
+from topology.rabbitmq_declarer import Link
 from topology.rabbitmq_frames import Delivery
 from topology.rabbitmq_messages import message
 from topology.rabbitmq_probes import Probes

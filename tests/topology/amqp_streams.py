@@ -292,6 +292,8 @@ def understood(stream: bytes, taken: Mapping[int, Use]) -> Understood:
         elif channel in leading and isinstance(content, ContentBody):
             bodies[channel] += content.value
         else:
+            if use is Use.CONFIRMS and isinstance(content, Channel.Close):
+                result.taken[channel].append(Confirm(Answer.CLOSED, 0, multiple=False))
             rest.append(raw)
         if channel in bodies and len(bodies[channel]) == lengths[channel]:
             lead, header, body = leading.pop(channel), headers.pop(channel), bodies.pop(channel)

@@ -12,7 +12,8 @@ from pamqp.header import ContentHeader
 
 from topology.errors import SettingsError
 from topology.log import Message, Outgoing
-from topology.rabbitmq import Broker, FanoutExchange, LogDeclaration, StreamQueue
+from topology.rabbitmq import Broker
+from topology.rabbitmq_declarer import FanoutExchange, LogDeclaration, StreamQueue
 from topology.rabbitmq_frames import Delivery
 from topology.rabbitmq_messages import OFFSET_HEADER, content_header, message
 from topology.rabbitmq_publisher import PublisherLimits

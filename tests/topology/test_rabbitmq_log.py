@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import timedelta
 
 import aio_pika
@@ -17,110 +16,30 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from tests.broker_logs import (
+    MAKE_LOG,
+    foreign,
+    ids,
+    until_held,
+    until_published,
+    until_replaced,
+)
 from tests.servers.rabbitmq import Broker
 from tests.topology.test_log import SOON, UNBOUNDED, as_read, event, numbers, read, until_at_end
+from topology import rabbitmq
 from topology.errors import SettingsError, Unavailable
-from topology.log import LogReader, LogReplaced, Message, Outgoing
-from topology.rabbitmq_log import PUBLISHING, READING, RabbitLog
+from topology.log import LogReplaced, Message
+from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq_probes import Probes
 from topology.rabbitmq_publisher import PublisherLimits
-from topology.rabbitmq_reader import RabbitReader, ReaderLimits
+from topology.rabbitmq_reader import ReaderLimits
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
-
-#: No look at the log but those that a test asks for by an event.
-NEVER = timedelta(hours=1)
-MAKE_LOG = Callable[..., Awaitable[RabbitLog]]
-
-
-@pytest.fixture
-async def make_log(broker: Broker) -> AsyncIterator[MAKE_LOG]:
-    """Opens logs, closed at the end of the test."""
-    logs: list[RabbitLog] = []
-
-    async def make(
-        publishing: PublisherLimits = PUBLISHING,
-        reading: ReaderLimits = READING,
-        max_bytes: int = 20_000_000_000,
-    ) -> RabbitLog:
-        log = RabbitLog(
-            broker.url,
-            broker.exchange,
-            broker.queue,
-            max_bytes=max_bytes,
-            publishing=publishing,
-            reading=reading,
-        )
-        logs.append(log)
-        await log.open()
-        return log
-
-    yield make
-    for log in logs:
-        await log.close()
 
 
 @pytest.fixture
 async def log(make_log: MAKE_LOG) -> RabbitLog:
     return await make_log()
-
-
-@asynccontextmanager
-async def foreign(broker: Broker) -> AsyncIterator[AbstractChannel]:
-    """A channel of somebody else."""
-    connection = await aio_pika.connect(broker.url)
-    try:
-        channel = connection.channel(publisher_confirms=False)
-        await channel.initialize()
-        yield channel
-    finally:
-        await connection.close()
-
-
-async def ids(log: RabbitLog) -> list[str | None]:
-    """The ids of all messages in the log."""
-    reader = await log.reader(0)
-    try:
-        return [message.event_id for message in await read(reader, await log.end_offset())]
-    finally:
-        await reader.close()
-
-
-async def until_replaced(reader: LogReader) -> list[Message]:
-    """What still comes before ``LogReplaced``, through any outage."""
-    messages: list[Message] = []
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                messages += await reader.fetch(
-                    limit=1000, max_bytes=UNBOUNDED, timeout=timedelta(seconds=0.2)
-                )
-            except Unavailable:
-                pass
-            except LogReplaced:
-                return messages
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await holds():
-            await asyncio.sleep(0.02)
-
-
-async def until_held(reader: RabbitReader, size: int) -> None:
-    async with asyncio.timeout(30):
-        while reader.held_bytes < size:
-            await asyncio.sleep(0.01)
-
-
-async def until_published(log: RabbitLog, *messages: Outgoing) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await log.publish(messages)
-            except Unavailable:
-                await asyncio.sleep(0.05)
-            else:
-                return
 
 
 # -- the queue is lost --
@@ -159,167 +78,17 @@ async def test_what_came_before_the_queue_was_lost_is_handed_out_first(
     await reader.close()
 
 
-async def test_what_was_confirmed_since_the_last_good_look_is_published_again_when_the_queue_was_lost(
-    broker: Broker, make_log: MAKE_LOG, caplog: pytest.LogCaptureFixture
-) -> None:
-    log = await make_log(PublisherLimits(check_every=NEVER))
-    await log.publish([event(0)])
-    await log.publisher.check()  # good: what was confirmed so far needs no second publish
-    await log.publish([event(number) for number in range(1, 6)])
-    async with foreign(broker) as channel:
-        await channel.queue_delete(broker.queue)  # the sentinel tells
-
-    async def published_again() -> bool:
-        return await log.end_offset() == 5
-
-    await until(published_again)
-    await log.publish([event(number) for number in range(6, 9)])
-    assert await ids(log) == [f"id-{number}" for number in range(1, 9)]
-    assert [r.levelname for r in caplog.records if "data at risk" in r.message] == ["ERROR"]
-
-
-async def test_a_queue_deleted_during_publishing_loses_nothing_that_came_after(
-    broker: Broker, log: RabbitLog
-) -> None:
-    async with foreign(broker) as channel:
-        for number in range(0, 2000, 20):
-            await until_published(log, *(event(n) for n in range(number, number + 20)))
-            if number == 1000:
-                await channel.queue_delete(broker.queue)
-    await log.publisher.check()
-    # Twice is harmless, by their ids; never is not.
-    assert {f"id-{number}" for number in range(1000, 2000)} <= set(await ids(log))
-
-
 async def test_a_log_that_is_closed_at_any_moment_leaves_no_call_cut_off(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(12):
+    for turns in range(0, 600, 50):
         log = RabbitLog(broker.url, broker.exchange, broker.queue)
         await log.open()
-        await log.publish([event(number)])
-        for _ in range(number):
-            await asyncio.sleep(0.001)
+        await log.publish([event(turns)])
+        for _ in range(turns):
+            await asyncio.sleep(0)
         await log.close()
     assert [record.getMessage() for record in caplog.records if record.name.startswith("aiormq")] == []
-
-
-async def test_closing_looks_at_the_log_a_last_time(broker: Broker, make_log: MAKE_LOG) -> None:
-    log = await make_log(PublisherLimits(check_every=NEVER))
-    await log.publish([event(0)])
-    await log.publisher.check()
-    await log.publish([event(1), event(2)])
-    async with foreign(broker) as channel:
-        await channel.queue_delete(broker.queue)
-        await log.close()
-    after = await make_log()
-    assert await ids(after) == ["id-1", "id-2"]
-
-
-async def test_an_unroutable_message_is_never_taken_for_published(broker: Broker, make_log: MAKE_LOG) -> None:
-    log = await make_log(PublisherLimits(check_every=NEVER))
-    await log.publish([event(0)])
-    async with foreign(broker) as channel:
-        queue = await channel.get_queue(broker.queue, ensure=False)
-        await queue.unbind(broker.exchange)
-        await log.publish([event(1)])
-        assert "id-1" in await ids(log)
-        await channel.exchange_delete(broker.exchange)
-        await log.publish([event(2)])
-        assert "id-2" in await ids(log)
-
-
-async def test_where_the_log_cannot_be_made_again_nothing_is_confirmed(
-    broker: Broker, log: RabbitLog
-) -> None:
-    broker.node.ctl("add_user", "writer", "secret")
-    broker.node.ctl("set_permissions", "--vhost", broker.vhost, "writer", "^$", ".*", ".*")
-    async with foreign(broker) as channel:
-        await channel.queue_delete(broker.queue)
-    url = broker.node.url(broker.vhost, user="writer", password="secret")
-    barred = RabbitLog(url, broker.exchange, broker.queue)
-    with pytest.raises(SettingsError, match="may not declare"):
-        await barred.open()
-    with pytest.raises(Unavailable, match="may not declare"):
-        await barred.publish([event(0)])
-    await barred.close()
-
-
-async def test_a_lost_binding_beside_a_queue_of_somebody_else_is_noticed_by_the_log_not_growing(
-    broker: Broker, make_log: MAKE_LOG
-) -> None:
-    log = await make_log(PublisherLimits(check_every=NEVER))
-    await log.publish([event(number) for number in range(3)])
-    await log.publisher.check()
-    async with foreign(broker) as channel:
-        theirs = await channel.declare_queue("theirs", exclusive=True)
-        await theirs.bind(broker.exchange)
-        ours = await channel.get_queue(broker.queue, ensure=False)
-        await ours.unbind(broker.exchange)
-        await log.publish([event(number) for number in range(3, 6)])  # routed, to the other one
-        assert await log.end_offset() == 3
-        await log.publisher.check()
-        assert await ids(log) == [f"id-{number}" for number in range(6)]
-        await log.publisher.check()
-        assert await log.end_offset() == 6  # once is enough
-
-
-async def test_a_lost_binding_is_noticed_although_others_append_to_the_log(
-    broker: Broker, make_log: MAKE_LOG, caplog: pytest.LogCaptureFixture
-) -> None:
-    log = await make_log(PublisherLimits(check_every=NEVER))
-    await log.publish([event(0)])
-    await log.publisher.check()
-    async with foreign(broker) as channel:
-        theirs = await channel.declare_queue("theirs", exclusive=True)
-        await theirs.bind(broker.exchange)
-        exchange = await channel.get_exchange(broker.exchange, ensure=False)
-        ours = await channel.get_queue(broker.queue, ensure=False)
-        for number in range(50):
-            await exchange.publish(aio_pika.Message(b'{"foreign": %d}' % number), "")
-        await log.publish([event(number) for number in range(1, 4)])  # behind those, and in the log
-        await log.publisher.check()
-        assert "data at risk" not in caplog.text
-        for number in range(50):
-            await exchange.publish(aio_pika.Message(b'{"foreign": %d}' % number), "")
-
-        async def grown() -> bool:
-            return await log.end_offset() == 104
-
-        await until(grown)
-        await ours.unbind(broker.exchange)
-        await log.publish([event(number) for number in range(4, 7)])  # to the other queue alone
-        await log.publisher.check()
-    assert {f"id-{number}" for number in range(7)} <= set(await ids(log))
-    assert [r.levelname for r in caplog.records if "data at risk" in r.message] == ["ERROR"]
-
-
-async def test_what_is_kept_for_publishing_again_is_bounded(broker: Broker, make_log: MAKE_LOG) -> None:
-    log = await make_log(PublisherLimits(check_every=NEVER, kept_bytes=10_000, outstanding=10))
-    for number in range(0, 100, 10):
-        await log.publish([event(n, size=1000) for n in range(number, number + 10)])
-        assert log.publisher.kept_bytes <= 20_000
-
-
-async def test_what_the_broker_refused_to_declare_is_not_asked_for_in_a_loop(
-    broker: Broker, log: RabbitLog
-) -> None:
-    async with foreign(broker) as channel:
-        await channel.exchange_delete(broker.exchange)
-        await channel.declare_exchange(broker.exchange, "topic", durable=True)
-        before = broker.node.words.count("inequivalent arg 'type'")
-        for number in range(200):
-            with pytest.raises(Unavailable, match="somebody declared the exchange otherwise"):
-                await log.publish([event(number)])
-        await asyncio.to_thread(broker.node.ctl, "eval", 'rabbit_log:info("all of them were refused").')
-
-        async def written() -> bool:  # the broker writes its log with a delay
-            return "all of them were refused" in broker.node.words
-
-        await until(written)
-        assert 1 <= broker.node.words.count("inequivalent arg 'type'") - before <= 10
-        await channel.exchange_delete(broker.exchange)
-    await until_published(log, event(1))
 
 
 async def test_a_look_that_is_cut_off_at_any_moment_does_not_hold_up_its_connection(
@@ -338,54 +107,6 @@ async def test_a_look_that_is_cut_off_at_any_moment_does_not_hold_up_its_connect
                 assert await log.end_offset() == 1000
         except Unavailable:
             pass  # aiormq lost track of a channel number: said at once, and the next use connects anew
-
-
-async def test_a_closed_log_takes_nothing_until_it_is_opened_again(broker: Broker, log: RabbitLog) -> None:
-    await log.publish([event(0)])
-    publishing = [asyncio.create_task(_publish_for_ever(log, number)) for number in range(3)]
-    await asyncio.sleep(0.05)
-    await log.close()
-    for task in publishing:
-        async with asyncio.timeout(30):
-            assert "closed" in await task
-    with pytest.raises(Unavailable, match="was closed"):
-        await log.publish([event(1)])
-    await log.open()
-    await log.publish([event(1)])
-    assert (await ids(log))[-1] == "id-1"
-
-
-async def _publish_for_ever(log: RabbitLog, number: int) -> str:
-    while True:
-        try:
-            await log.publish([event(number, size=1000) for _ in range(200)])
-        except Unavailable as error:
-            return str(error)
-
-
-async def test_a_user_who_may_not_read_is_told_and_what_is_kept_stays_bounded(broker: Broker) -> None:
-    broker.node.ctl("add_user", "deaf", "secret")
-    broker.node.ctl("set_permissions", "--vhost", broker.vhost, "deaf", ".*", ".*", r"clowder\..*")
-    url = broker.node.url(broker.vhost, user="deaf", password="secret")
-    log = RabbitLog(url, broker.exchange, broker.queue, publishing=PublisherLimits(kept_bytes=100_000))
-    await log.open()
-    told = ""
-    for _ in range(30):
-        try:
-            await log.publish([event(number, size=1000) for number in range(50)])
-        except Unavailable as error:
-            told = str(error)
-    assert "the user may not read the queue" in told
-    assert log.publisher.kept_bytes <= 200_000
-    await log.close()
-
-
-async def test_what_cannot_be_written_as_amqp_is_refused_and_counts_for_nothing(log: RabbitLog) -> None:
-    unfit = event(1)._replace(received_ms=-1)
-    with pytest.raises(ValueError, match="arrival"):
-        await log.publish([event(0), unfit])
-    await log.publish([event(2)])
-    assert await ids(log) == ["id-2"]
 
 
 # -- the broker goes away --
@@ -463,65 +184,6 @@ async def test_a_consumer_that_is_forgotten_behind_a_good_connection_is_noticed(
     assert await read(new, 1) == [as_read(1, event(1))]
     await new.close()
     await reader.close()
-
-
-async def test_a_blocked_broker_is_unavailable_within_bounds_and_taken_up_again(
-    broker: Broker, make_log: MAKE_LOG
-) -> None:
-    log = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
-    await log.publish([event(0)])
-    reader = await log.reader(0)
-    await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
-    try:
-
-        async def blocked() -> bool:
-            try:
-                await log.publish([event(1)])
-            except Unavailable as error:
-                return "low on memory" in str(error)
-            return False
-
-        await until(blocked)  # the alarm is raised within some seconds
-        async with asyncio.timeout(5):
-            with pytest.raises(Unavailable):
-                await log.publish([event(number) for number in range(5000)])
-        # What does not publish goes on.
-        assert await numbers(reader, 1) == [0]
-        assert await log.end_offset() >= 1
-    finally:
-        await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
-    await until_published(log, event(2))
-    assert "id-2" in await ids(log)
-    await reader.close()
-
-
-async def test_what_is_refused_while_the_broker_is_blocked_does_not_come_afterwards_and_closing_ends(
-    broker: Broker, make_log: MAKE_LOG
-) -> None:
-    log = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
-    full = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
-    for each in (log, full):
-        await each.publish([event(0)])
-    await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
-    try:
-
-        async def blocked() -> bool:
-            with pytest.raises(Unavailable):
-                await log.publish([event(1)])  # told of the alarm, it stays in doubt
-            return log.publisher.blocked is not None
-
-        await until(blocked)
-        for number in range(10, 20):
-            with pytest.raises(Unavailable, match="low on memory"):
-                await log.publish([event(number)])
-        with pytest.raises(Unavailable):  # more than the socket takes
-            await full.publish([event(number, size=900_000) for number in range(20, 60)])
-        async with asyncio.timeout(30):
-            await full.close()
-    finally:
-        await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
-    await until_published(log, event(2))
-    assert {"id-1", "id-2"} >= set(await ids(log)) - {"id-0"} - {f"id-{number}" for number in range(20, 60)}
 
 
 # -- what a reader holds --
@@ -615,6 +277,25 @@ async def test_a_reader_that_is_overtaken_by_retention_says_so_and_reads_on(
     assert offsets == sorted(set(offsets))
     assert [r.levelname for r in caplog.records if "data at risk" in r.message] == ["ERROR"]
     await reader.close()
+
+
+async def test_a_message_that_retention_cut_off_is_not_taken_for_one_that_never_came(
+    broker: Broker, make_log: MAKE_LOG
+) -> None:
+    log = await make_log(max_bytes=200_000)
+    await log.publish([event(100_000)])
+    await fill_until(log, lambda first: first > 0)
+    end = await log.end_offset()
+    address = rabbitmq.Broker(broker.url)
+    probes = Probes(address, broker.queue)
+    connection = await address.connect("a test")
+    # 0      left           end
+    # x cut    |--------------|
+    assert await probes.holds(connection, "id-100000", after=0, end=end)
+    assert not await probes.holds(connection, "id-100000", after=end - 1, end=end)
+    with pytest.raises(Unavailable, match="does not deliver"):  # what the log holds it would have delivered
+        await probes.holds(connection, "id-100000", after=end - 1, end=end + 1)
+    await rabbitmq.end(connection)
 
 
 async def fill_until(log: RabbitLog, holds: Callable[[int], bool]) -> None:

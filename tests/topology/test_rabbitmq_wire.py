@@ -15,9 +15,9 @@ from pamqp.commands import Basic
 from pamqp.common import FieldValue
 from pamqp.header import ContentHeader
 
+from tests.broker_logs import foreign, until_replaced
 from tests.servers.rabbitmq import LOOPBACK, Broker, RabbitNode
 from tests.topology.test_log import as_read, event, read
-from tests.topology.test_rabbitmq_log import foreign, until_replaced
 from topology.errors import Unavailable
 from topology.log import Message
 from topology.rabbitmq_frames import BODY, PREFIX, Delivery, FrameScanner
