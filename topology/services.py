@@ -216,7 +216,9 @@ class ServiceOperator:
             return None
         await self._find()
         begins = [first for each in self._services.values() if (first := each.first_ms) is not None]
-        told = min(begins, default=watermark) if self.told_ms is None else self.told_ms
+        told = self.told_ms
+        if told is None:  # the day of the first result has a row as soon as it has begun
+            told = min((first - first % (DAY.seconds * 1000) for first in begins), default=watermark)
         if watermark <= told:
             return None
         live = [name for name, service in self._services.items() if service.told_of(told, told + MINUTE_MS)]
@@ -260,8 +262,8 @@ class ServiceOperator:
         found: set[tuple[int, Tumbling]] = set()
         for opens, closes in owed:
             start, end = max(opens, earliest), min(closes, watermark, last + KEPT_GOING_MS)
-            if start >= end:
-                continue
+            # A window that has begun is told of whole: of a result that is ahead of the watermark, and after the last
+            # day has ended inside it.
             for window in self._rollup.windows.values():
                 starts = range(window.start(start // 1000), -(-end // 1000), window.seconds)
                 found.update((at, window) for at in starts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,23 +13,44 @@ from typing import Any
 
 from yarl import URL
 
-from agents import AGENTS
+from agents import AGENTS, ROLLUPS
+from schemas.canonical import canonical
+from schemas.events import Event
+from tests.oracle import WINDOWS_MS, Rollups
+from tests.topology.by_hand import Bare, LogByHand, Patience
 from tests.topology.stores import Stores, opened
+from topology.delivery import Delivery
 from topology.flow import Flow
 from topology.groups import Group
-from topology.log import JSON, Outgoing
+from topology.log import JSON, NDJSON, Outgoing
 from topology.parts import GroupParts
 from topology.position import place
+from topology.reading import ALLOWED_DISORDER_MS
 
 NOW_MS = 1_795_467_600_000
 
 
 class Engine:
-    """``parts`` may be replaced before ``start`` by ones that fail on order."""
+    """``parts`` may be replaced before ``start`` by ones that fail on order.
 
-    def __init__(self, stores: Stores, *, keep: timedelta = timedelta(days=36500)) -> None:
+    ``by_hand``: nothing happens by itself: the log is quiet, and the watermark follows the clock, when the test says so
+    (``quiet``), and the agents of ``groups`` alone are driven, without Faust, which costs 0.1 s to start and stop.
+    ``parts``: further members of ``GroupParts``.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        *,
+        keep: timedelta = timedelta(days=36500),
+        by_hand: bool = False,
+        groups: Sequence[str] = ("rollups",),
+        **parts: Any,
+    ) -> None:
         self.stores = stores
         self.now_ms = NOW_MS
+        self._by_hand = [agent for agent in AGENTS if agent.group in groups] if by_hand else None
+        self._patience = Patience()
         self.parts = GroupParts(
             log=stores.log,
             store=stores.state,
@@ -41,11 +63,18 @@ class Engine:
             # Checkpoints are called by the test; the timer of a year never comes.
             checkpoint_every=timedelta(days=365),
             keep=keep,
+            **parts,
         )
-        self.flow: Flow | None = None
+        if by_hand:
+            log: Any = LogByHand(stores.log, self._patience)
+            self.parts = dataclasses.replace(self.parts, log=log)
+        self.flow: Flow | Bare | None = None
 
     async def start(self) -> None:
-        self.flow = Flow(URL("sqlite:///unused"), AGENTS, self.parts)
+        if self._by_hand is None:
+            self.flow = Flow(URL("sqlite:///unused"), AGENTS, self.parts)
+        else:
+            self.flow = Bare(self._by_hand, self.parts)
         self.stores.at_end.append(self.crash)  # a test that fails leaves nothing running
         await self.flow.start()
 
@@ -62,6 +91,21 @@ class Engine:
             for group in self.groups
             for position in group.reading.positions.values()
         ):
+            await asyncio.sleep(0.001)
+
+    async def quiet(self) -> None:
+        """Nothing came for a while, so the watermark follows the clock. Only by hand, with everything folded."""
+        await self.folded()
+        self._patience.over()
+        while not all(
+            watermark is not None and watermark >= self.now_ms - ALLOWED_DISORDER_MS
+            for watermark in (group.reading.watermark for group in self.groups)
+        ):
+            await asyncio.sleep(0)
+
+    async def delivered(self) -> None:
+        """Wait until the sink has every value that is due as of the last checkpoint."""
+        while not all(group._delivery is None or _rests(group._delivery) for group in self.groups):
             await asyncio.sleep(0.001)
 
     async def tick(self) -> None:
@@ -92,6 +136,30 @@ class Engine:
 async def publish(stores: Stores, events: Iterable[Mapping[str, Any]]) -> None:
     """Append events as a foreign producer does: one a message, nothing stamped."""
     await stores.log.publish([Outgoing(json.dumps(event).encode(), JSON, None, None) for event in events])
+
+
+async def unsynced(stores: Stores) -> None:
+    """Let these stores not wait for the disk: whoever dies in a test does not take the machine along."""
+    await stores.log._database.read(lambda connection: connection.execute("PRAGMA synchronous = OFF"))
+
+
+async def publish_batches(stores: Stores, batches: Sequence[Sequence[Event]]) -> None:
+    """Append canonical events as the web application does, a batch a message, but for the stamp."""
+    messages = []
+    for events in batches:
+        bodies = [canonical(event, time_ms=event.time or 0) for event in events]
+        content_type = JSON if len(bodies) == 1 else NDJSON
+        messages.append(Outgoing(b"\n".join(bodies), content_type, None, None))
+    await stores.log.publish(messages)
+
+
+def _rests(delivery: Delivery) -> bool:
+    return not delivery._wake.is_set()  # it sleeps only when nothing is left, in its hands or in the store
+
+
+async def every_rollup(stores: Stores) -> Rollups:
+    """Everything that the sink holds."""
+    return {(name, window): await rollup(stores, name, window) for name in ROLLUPS for window in WINDOWS_MS}
 
 
 async def rollup(stores: Stores, name: str, window: str) -> dict[tuple[int, tuple[str, ...]], dict[str, Any]]:
