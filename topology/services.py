@@ -78,6 +78,7 @@ class ServiceOperator:
         watermark: Callable[[], int | None],
         told_ms: int | None,
     ) -> None:
+        self.name = rollup.name
         self._rollup = rollup
         self._rows = rows
         self._budget = budget
@@ -204,6 +205,11 @@ class ServiceOperator:
         points = [point async for some in self._valued(spans, reached) for point in some]
         return Passing(points, reached, reached < watermark)
 
+    def tell_again(self, since_ms: int) -> None:
+        """What followed from the passing of time since then is due once more."""
+        if self.told_ms is not None:
+            self.told_ms = min(self.told_ms, since_ms)
+
     async def _valued(
         self, spans: Mapping[str, Iterable[_Span]], watermark: int | None
     ) -> AsyncIterator[Sequence[Point]]:
@@ -233,9 +239,11 @@ class ServiceOperator:
         earliest = max(first - first % MINUTE_MS, kept_from(self._horizon()) * 1000)
         found: set[tuple[int, Tumbling]] = set()
         for opens, closes in owed:
-            start, end = max(opens, earliest), min(closes, watermark, last + KEPT_GOING_MS)
+            start, end = max(opens, earliest), min(closes, watermark)
             if start >= end:
                 continue
+            # An hour or a day that has a row goes on to its own end.
+            end = min(end, last + KEPT_GOING_MS)
             for window in self._rollup.windows.values():
                 starts = range(window.start(start // 1000), -(-end // 1000), window.seconds)
                 found.update((at, window) for at in starts)

@@ -14,6 +14,7 @@ from tests.oracle import same
 from tests.topology.engine import Engine, publish
 from tests.topology.lives import AT_LAST, FIRST, THEN, everything, lived, must_be, owed
 from tests.topology.stores import Failing, Killed, Stores, opened
+from topology import rows
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -91,7 +92,11 @@ async def settled(stores: Stores) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
-async def test_the_numbers_are_the_same_wherever_the_process_dies(tmp_path: Path, after: bool) -> None:
+async def test_the_numbers_are_the_same_wherever_the_process_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    # So that it also dies between the rows of one checkpoint.
+    monkeypatch.setattr(rows, "SAVED_AT_A_TIME", 6)
     folder = tmp_path / "undisturbed"
     folder.mkdir()
     async with opened(folder) as stores:
