@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from topology.doubt import Doubt, Notes, earlier
 from topology.errors import Refused, Unavailable
 from topology.metrics import Metrics
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, Outages, pause
@@ -46,6 +47,12 @@ class Values(Protocol):
     def told(self, passing: Passing) -> None:
         """The sink has it."""
 
+    def since(self, points: Sequence[Point]) -> int | None:
+        """The earliest time (epoch milliseconds) of those among them that follow from the passing of time."""
+
+    def tell_again(self, since_ms: int) -> None:
+        """What followed from the passing of time since then is due once more."""
+
     async def owned(self) -> bool:
         """Whether no other worker has taken over the group."""
 
@@ -60,6 +67,7 @@ class Delivery:
         on_settled: Callable[[Sequence[tuple[RowKey, int]]], None],
         tables: Mapping[str, Table],
         values: Values,
+        notes: Notes,
         *,
         dead_letters: DeadLetters,
         outages: Outages,
@@ -72,6 +80,7 @@ class Delivery:
         self._on_settled = on_settled
         self._tables = tables
         self._values = values
+        self._notes = notes
         self._dead_letters = dead_letters
         self._outages = outages
         self._metrics = metrics
@@ -80,6 +89,10 @@ class Delivery:
         self._waiting: dict[RowKey, Saved] = {}
         self._in_flight = 0
         self._overflowed = True  # at start: what a worker that died still owes
+        self._sought = True
+        #: What is being written, and what was when no answer came.
+        self._under_way = Doubt()
+        self._doubt = Doubt()
         self._time_passes = False
         self._wake = asyncio.Event()
         self._wake.set()
@@ -115,8 +128,8 @@ class Delivery:
         return self.waiting == 0 and not self._time_passes
 
     def seek(self) -> None:
-        """Look for owed rows in the store; called at start and every minute."""
-        self._overflowed = True
+        """Look for owed rows in the store, and for what is in doubt; called at start and every minute."""
+        self._overflowed = self._sought = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -124,6 +137,9 @@ class Delivery:
         delay = FIRST_DELAY_S
         while True:
             await self._wake.wait()
+            if not self._waiting and self._sought and self.away is None:
+                self._sought = False
+                await self._write_again()
             if not self._waiting and self._overflowed:
                 await self._find_owed()
             if not self._waiting and not self._time_passes:
@@ -137,6 +153,8 @@ class Delivery:
                 if self._time_passes:
                     await self._pass()
             except Unavailable as error:
+                self._doubt.add(self._under_way.keys, self._under_way.since_ms)
+                self._under_way = Doubt()
                 self._put_back(taken)
                 if self.away is None:
                     log.warning(
@@ -159,6 +177,7 @@ class Delivery:
         keys = list(self._waiting)[:WRITTEN_AT_A_TIME]
         taken = [self._waiting.pop(key) for key in keys]
         self._in_flight = len(taken)
+        self._under_way = Doubt(keys)
         return taken
 
     def _put_back(self, taken: Sequence[Saved]) -> None:
@@ -201,6 +220,7 @@ class Delivery:
             points[first : first + WRITTEN_AT_A_TIME] for first in range(0, len(points), WRITTEN_AT_A_TIME)
         ]
         pending.reverse()
+        self._under_way.since_ms = earlier(self._under_way.since_ms, self._values.since(points))
         while pending:
             part = pending.pop()
             try:
@@ -234,11 +254,38 @@ class Delivery:
 
     async def _settle(self, rows: Sequence[Saved]) -> None:
         settled = [(row.key, row.version) for row in rows]
-        if settled and not await self._values.owned():
-            # What was just written may lie over values of another worker's, made of rows that we have not seen.
+        if self._under_way and not await self._values.owned():
+            # What was just written may lie over values of another worker's, made of rows that we have not seen. It
+            # may be about to settle the very rows, so it gets a note as well.
             keys = [key for key, _ in settled]
             await self._outages.ridden_out("state", lambda: self._store.owe_rows(keys))
+            await self._leave_note()
         elif settled:
             await self._outages.ridden_out("state", lambda: self._store.settle_rows(settled))
             self._on_settled(settled)
+        self._under_way = Doubt()
         self._in_flight = 0
+
+    async def end(self) -> None:
+        """Call it when ``run`` has ended: what was under way may be carried out after another worker's writes, so
+        that one is told of it."""
+        if (self._under_way or self._doubt) and not await self._values.owned():
+            await self._leave_note()
+
+    async def _leave_note(self) -> None:
+        self._doubt.add(self._under_way.keys, self._under_way.since_ms)
+        await self._notes.leave(self._doubt)
+        self._doubt = Doubt()
+        self._under_way = Doubt()
+
+    async def _write_again(self) -> None:
+        """See to it that what is in doubt is written once more."""
+        due, self._doubt = [self._doubt], Doubt()
+        for doubt in (*due, *await self._notes.due()):
+            keys = doubt.keys
+            if keys:
+                self._overflowed = True
+                await self._outages.ridden_out("state", lambda keys=keys: self._store.owe_rows(keys))
+            if doubt.since_ms is not None:
+                self._values.tell_again(doubt.since_ms)
+                self._time_passes = True

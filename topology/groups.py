@@ -9,15 +9,19 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from enum import Enum, auto
 from typing import TypeVar
+
+import msgspec
 
 from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.checkpoints import Checkpoints
 from topology.delivery import SEEK_EVERY_S, WRITTEN_AT_A_TIME, Delivery
 from topology.doubles import Doubles, DoublesTable
+from topology.doubt import Notes
 from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
@@ -32,6 +36,7 @@ from topology.services import Passing
 from topology.sinks import Point
 from topology.state import GroupState, RowKey
 from topology.views import View
+from topology.windows import MINUTE
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +116,7 @@ class Group:
                 self._settle,
                 self._owing,
                 _Values(self),
+                Notes(self.name, parts.store, parts.outages, parts.clock_ms),
                 dead_letters=parts.dead_letters,
                 outages=parts.outages,
                 metrics=parts.metrics,
@@ -153,6 +159,10 @@ class Group:
                     str(error) or "the store is away",
                 )
         await _ended(*tasks)
+        if self._delivery is not None:
+            with suppress(TimeoutError):  # a store that is away is told of elsewhere
+                async with asyncio.timeout(LAST_CHECKPOINT_S):
+                    await self._delivery.end()
         for agent in self.agents:
             self._parts.metrics.up(agent, running=False)
 
@@ -205,7 +215,7 @@ class Group:
                 rows=rows,
                 horizon=lambda: reading.horizon,
                 watermark=lambda: reading.watermark,
-                told_ms=saved.told_ms,
+                told_ms=reading.told_ms,
                 key_budget=parts.key_budget,
                 over_budget=parts.metrics.over_budget,
             ),
@@ -417,6 +427,9 @@ class Group:
         log.warning("group %s reads again from its saved positions, nothing is lost: %s", self.name, conflict)
         store = self._parts.store
         saved = await self._parts.outages.ridden_out("state", lambda: store.read_group(self.name))
+        if saved is not None and saved.told_ms is not None and self.reading.told_ms is not None:
+            # What is to be told again is not forgotten.
+            saved = msgspec.structs.replace(saved, told_ms=min(saved.told_ms, self.reading.told_ms))
         self.seek_owed()  # rows that were saved before the conflict was met are owed, and were not offered
         self.reading.rows.abandon()
         self._open_reading(saved or GroupState(generation=self._generation))
@@ -527,6 +540,15 @@ class _Values:
     def told(self, passing: Passing) -> None:
         for each in self._group.reading.timed:
             each.told_ms = passing.told_ms
+
+    def since(self, points: Sequence[Point]) -> int | None:
+        timed = {each.name for each in self._group.reading.timed}
+        starts = [point.time for point in points if point.rollup in timed and point.window == MINUTE.name]
+        return min(starts) * 1000 if starts else None
+
+    def tell_again(self, since_ms: int) -> None:
+        for each in self._group.reading.timed:
+            each.tell_again(since_ms)
 
     async def owned(self) -> bool:
         return await self._group.owned()

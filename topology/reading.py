@@ -49,7 +49,12 @@ class Reading:
         #: The first offset that was left when a cut was told of.
         self.told: int | None = None
         self.handed_up_to = min(self.positions.values())
-        self._told_ms = saved.told_ms
+        #: An agent that was added later begins anew, and turns time around for nobody.
+        self._reached = saved.watermark
+        # A checkpoint saves the watermark that it began with, and what the sink was told until it ended.
+        self._told_ms = (
+            None if saved.told_ms is None or saved.watermark is None else min(saved.told_ms, saved.watermark)
+        )
         self.operators: Mapping[str, Operator] = {}
         self._watermarks: dict[str, int | None] = {
             name: saved.watermark if position != NOWHERE else None
@@ -80,9 +85,12 @@ class Reading:
 
     @property
     def watermark(self) -> int | None:
-        """Event time (epoch milliseconds) that every agent's own watermark has reached; None at first."""
+        """Event time (epoch milliseconds) that every agent's own watermark has reached; None at first. It never moves
+        back, not even over restarts."""
         reached = [at for at in self._watermarks.values() if at is not None]
-        return min(reached) if len(reached) == len(self._watermarks) else None
+        if len(reached) == len(self._watermarks):
+            self._reached = max(min(reached), self._reached or 0)
+        return self._reached
 
     def begin_after(self, last: Position, digest: bytes) -> None:
         """Everything up to ``last`` is left out. Only where nothing was read."""

@@ -79,6 +79,7 @@ class ServiceOperator:
         watermark: Callable[[], int | None],
         told_ms: int | None,
     ) -> None:
+        self.name = rollup.name
         self._rollup = rollup
         self._rows = rows
         self._budget = budget
@@ -231,6 +232,11 @@ class ServiceOperator:
         spans = {name: [(told, reached)] for name in self._services}
         points = [point async for some in self._valued(spans, reached) for point in some]
         return Passing(points, reached, reached < watermark)
+
+    def tell_again(self, since_ms: int) -> None:
+        """What followed from the passing of time since then is due once more."""
+        if self.told_ms is not None:
+            self.told_ms = min(self.told_ms, since_ms)
 
     async def _valued(
         self, spans: Mapping[str, Iterable[_Span]], watermark: int | None

@@ -23,6 +23,13 @@ from topology.sqlite_state import SqliteState
 SCHEMA = "\n".join(module.SCHEMA for module in (sqlite_log, sqlite_state, sqlite_rollups, sqlite_events))
 
 
+#: Calls that change nothing outside.
+READS = frozenset(
+    {"load_rows", "keys_of", "owed_rows", "count_owed", "generation", "epoch", "read_group", "read_groups"}
+    | {"arrivals", "end_offset", "first_offset", "message_at", "offset_since", "reader"}
+)
+
+
 class Stores:
     """Everything embedded, in one file."""
 
@@ -94,12 +101,14 @@ class Failing:
 class Killed:
     """Stops a process at its n-th call to the outside, before or after that call is carried out.
 
-    From then on no call of any part that it guards returns, as if nobody were there any more.
+    From then on no call of any part that it guards returns, as if nobody were there any more. A read leaves nothing
+    behind, so of reads in a row only the first is counted, and only where death comes before the call.
     """
 
     def __init__(self, at: int, *, after: bool) -> None:
         self._at = at
         self._after = after
+        self._reading = after
         self.calls = 0
         self.dead = asyncio.Event()
 
@@ -107,9 +116,12 @@ class Killed:
         """``inner``, for as long as the process lives."""
         return _Guarded(inner, self)
 
-    async def call(self, real: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> Any:
-        self.calls += 1
-        if self.calls == self._at:
+    async def call(self, name: str, real: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> Any:
+        reads = name in READS
+        if not (reads and self._reading):
+            self.calls += 1
+        self._reading = reads or self._after
+        if self.calls == self._at and not self.dead.is_set():
             if self._after:
                 await real(*args, **kwargs)
             self.dead.set()
@@ -129,6 +141,6 @@ class _Guarded:
             return real
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._killed.call(real, args, kwargs)
+            return await self._killed.call(name, real, args, kwargs)
 
         return call

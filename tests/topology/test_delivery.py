@@ -15,6 +15,7 @@ from agents.storage import space_storage
 from tests.topology.stores import Stores, opened
 from topology import delivery as delivery_module
 from topology.delivery import Delivery
+from topology.doubt import Notes
 from topology.errors import Refused, Unavailable
 from topology.position import position
 from topology.rows import RowCache, Saved
@@ -71,6 +72,7 @@ class Harness:
             self.rows.settle,
             TABLES,
             self,
+            Notes("rollups", stores.state, stores.outages, lambda: 0),
             dead_letters=stores.dead_letters,
             outages=stores.outages,
             metrics=stores.metrics,
@@ -89,6 +91,12 @@ class Harness:
 
     def told(self, passing: Passing) -> None:
         raise AssertionError(passing)
+
+    def since(self, points: Sequence[Point]) -> None:
+        return None
+
+    def tell_again(self, since_ms: int) -> None:
+        raise AssertionError(since_ms)
 
     async def owned(self) -> bool:
         return self.ours
