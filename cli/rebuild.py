@@ -21,7 +21,8 @@ from cli.options import TIME, epoch_s, examples, takes_settings
 from cli.rollups import rollup_named
 from cli.settings import Settings
 from topology.errors import FolderInUse
-from topology.rebuilding import Progress, Rebuild, progress
+from topology.rebuilding import Progress, progress
+from topology.recomputing import Rebuild
 from topology.state import Request, StateStore
 from topology.uuid7 import uuid7
 
@@ -148,11 +149,11 @@ def _told(asked: Rebuild, outcome: Progress) -> int:
         f"{asked.rollup}: {outcome.events} events read, {outcome.windows} rows computed, {outcome.changed} {said}",
         err=True,
     )
-    if not outcome.refused:
+    if not outcome.left_alone:
         return 0
     for line in outcome.refused[:20]:
         click.echo(f"left alone: {line}", err=True)
     raise click.ClickException(
-        f"{len(outcome.refused)} row(s) were left alone, the archive holds fewer events than are in them: "
+        f"{outcome.left_alone} row(s) were left alone, the archive holds fewer events than are in them: "
         "find the archive's events, or run again with --force to take what it holds"
     )

@@ -30,7 +30,8 @@ from topology.operators import Kind, Scope, kinds
 from topology.parts import GroupParts
 from topology.position import MAX_INDEX, NOWHERE, Position, place, position
 from topology.reading import ALLOWED_DISORDER_MS, Reading
-from topology.rebuilding import Owner, Rebuilding
+from topology.rebuilding import Rebuilding
+from topology.recomputing import Owner
 from topology.rows import RowCache, Saved, Table
 from topology.services import Passing
 from topology.sinks import Point
@@ -51,6 +52,8 @@ FETCH_TIMEOUT = timedelta(seconds=1)
 LAST_CHECKPOINT_S = 2.5
 MEASURE_LAG_EVERY_MS = 5_000
 LOOK_FOR_REQUESTS_EVERY_S = 1.0
+#: How long a rebuild waits for a sink that answers, before it says that it is done.
+REBUILT_PATIENCE_S = 60.0
 
 
 class Seen(Enum):
@@ -462,6 +465,7 @@ class Group:
                 reading=lambda: self.reading,
                 turn=lambda agent: self._turns[agent],
                 checkpoint=self.checkpoint,
+                delivered=lambda: self._started(self._delivery).delivered(REBUILT_PATIENCE_S),
             ),
             self._parts,
         )

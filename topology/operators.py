@@ -186,5 +186,8 @@ def described(rollup: AnyRollup, key: RowKey, state: Any) -> Mapping[str, object
             found: dict[str, list[str]] = {}
             for result in sorted(state):
                 at = rfc3339_with_milliseconds(result.time_ms)
-                found.setdefault(result.region, []).append(f"{at} {'up' if result.up else 'down'}")
+                said = f"{at} {result.kind} {'up' if result.up else 'down'} for {result.valid_ms / 1000:g} s"
+                if result.average_us >= 0 or result.most_ms >= 0:
+                    said += f" in {result.average_us / 1000:g} ms, at most {result.most_ms:g}"
+                found.setdefault(result.region, []).append(said)
             return found

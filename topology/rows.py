@@ -183,6 +183,19 @@ class RowCache:
                 found[key] = row.state  # it may have been loaded, or changed, meanwhile
         return found
 
+    async def upto(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Position]:
+        """Up to where events are folded into those of the rows that exist. As ``peek``."""
+        rows = self._rows
+        missing = [key for key in keys if key not in rows]
+        found: dict[RowKey, Position] = {}
+        if missing:
+            stored = await self._outages.ridden_out("state", lambda: self._store.load_rows(missing))
+            found = {key: row.upto for key, row in stored.items()}
+        for key in keys:
+            if (row := rows.get(key)) is not None and (row.version or row.revision):
+                found[key] = row.upto
+        return found
+
     def change(
         self,
         row: Row,

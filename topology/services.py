@@ -210,6 +210,16 @@ class ServiceOperator:
         async for points in self._valued(spans, self._watermark()):
             yield points
 
+    @property
+    def services_table(self) -> str:
+        """Where services are kept."""
+        return self._rollup.services
+
+    def between(self, start_ms: int, end_ms: int) -> AsyncIterator[Sequence[Point]]:
+        """Of all services in this time, as far as it has passed. Only after a fold or a ``replace``."""
+        spans = {name: [(start_ms, end_ms)] for name in self._services}
+        return self._valued(spans, self._watermark())
+
     async def passing(self) -> Passing | None:
         """What is due because time has passed; None where nothing is. Whoever has written it sets ``told_ms``."""
         watermark = self._watermark()

@@ -377,6 +377,41 @@ async def test_the_keys_of_a_table_are_those_of_all_its_rows(kept: Kept) -> None
     assert sorted(await other.keys_of(TABLE)) == sorted(each.key for each in rows if each.key.at == 60)
 
 
+async def test_the_keys_between_two_times_are_those_of_the_windows_that_start_there(kept: Kept) -> None:
+    #      -60     0      60     120
+    #       [------[======[======)        of the range [0, 120)
+    one, other = await kept.state(), await kept.state()
+    assert list(await one.keys_between(TABLE, 0, 120)) == []
+    rows = [row(RowKey(TABLE, at, name), 1) for at in (-60, 0, 60, 120) for name in ("", "a:b", "ü")]
+    settled = row(RowKey(TABLE, 60, "settled"), 1, LAST_POSITION, owed=False)
+    others = [row(RowKey(OTHER_TABLE, 60, "a"), 1), row(RowKey(TABLE + "0", 60, "a"), 1)]
+    await save(one, *((each, 0) for each in [*rows, settled, *others]))
+
+    async def between(start: int, end: int) -> list[RowKey]:
+        found = await other.keys_between(TABLE, start, end)
+        assert len(set(found)) == len(found)
+        return sorted(found)
+
+    keys = [each.key for each in [*rows, settled]]
+    assert await between(0, 120) == sorted(key for key in keys if key.at in (0, 60))
+    assert await between(1, 61) == sorted(key for key in keys if key.at == 60)
+    assert await between(-(2**40), 2**40) == sorted(keys)
+    assert await between(60, 60) == []
+    assert await between(120, 0) == []
+    await save(one, (row(rows[3].key, 2), 1))
+    assert await between(0, 1) == sorted(key for key in keys if key.at == 0), "whatever its version"
+    await one.purge_rows(TABLE, before=60, upto=UPTO, owed=True)
+    assert await between(-60, 60) == []
+
+
+async def test_of_many_rows_all_keys_between_are_found(kept: Kept) -> None:
+    store = await kept.state()
+    rows = [row(key(number), 1) for number in range(MANY)]
+    await save(store, *((each, 0) for each in rows))
+    found = await store.keys_between(TABLE, 0, 60 * (MANY - 1))
+    assert sorted(found) == sorted(each.key for each in rows[:-1])
+
+
 async def test_rows_owe_again_whatever_their_version(kept: Kept) -> None:
     one, other = await kept.state(), await kept.state()
     rows = [row(key(number), number, owed=False) for number in range(1, 4)]
@@ -561,6 +596,7 @@ def calls(store: StateStore) -> Sequence[tuple[Callable[[], Awaitable[object]], 
         (lambda: store.arrivals(position(0, 1), position(0, 1)), {position(0, 1): 6}),
         (lambda: store.count_owed(TABLE, before=1000), 1),
         (lambda: store.keys_of(TABLE), [key(1)]),
+        (lambda: store.keys_between(TABLE, 60, 61), [key(1)]),
         (lambda: store.owe_rows([key(1)]), None),
         (lambda: store.settle_rows([(key(1), 10)]), None),
         (lambda: store.purge_rows(TABLE, before=0, upto=NOWHERE), 0),
