@@ -47,7 +47,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_STATE_URL": "rows and positions, mongodb://… or sqlite:///PATH [as raw events]",
     "EVENTSINK_KEEP": "how late an event may correct its window [35d]",
     "EVENTSINK_KEY_BUDGET": "distinct values a day of one key tag [10000]",
-    "EVENTSINK_DOUBLED_DOWNLOADS_ONCE": "count Clowder's doubled API downloads once, true or false [false]",
+    "EVENTSINK_DOUBLED_DOWNLOADS_ONCE": "count a download once that Clowder logs twice [false]",
     "EVENTSINK_AMPLITUDE_API_KEY": "key of Amplitude [off]",
     "EVENTSINK_AMPLITUDE_URL": "its endpoint",
     "EVENTSINK_GA_MEASUREMENT_ID": "measurement of Google Analytics 4 [off]",
