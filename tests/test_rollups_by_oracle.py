@@ -23,7 +23,7 @@ from tests.topology.stores import Killed, opened
 from topology.reading import ALLOWED_DISORDER_MS
 
 #: Of a profile that asks for more (`make fuzz`), so many.
-EXAMPLES = int(__import__("os").environ.get("NEX", "25"))
+EXAMPLES = 25
 
 
 def examples(count: int) -> settings:
