@@ -159,6 +159,23 @@ async def test_a_service_that_nobody_looks_at_any_more_is_told_of_for_a_day(engi
     assert next_day["unknown_s"] == 86_400
 
 
+async def test_a_row_begins_with_the_result_and_grows_while_that_is_ahead_of_the_watermark(
+    engine: Engine,
+) -> None:
+    # s        0     25  28 30         40
+    # results  |      :   :  [up--------
+    # passed   |======^===^                  the watermark has not reached the result
+    ping = Pinged(time=MIDNIGHT_MS + 30_000, service="clowder", region="eu", up=True)
+    await publish_batches(engine.stores, [[ping]])
+    for seconds in (25, 28):
+        now = MIDNIGHT_MS + seconds * 1000 + ALLOWED_DISORDER_MS
+        await told_until(engine, now)
+        rows = await every_rollup(engine.stores)
+        assert same(by_oracle([ping], now), rows) == []
+        row = rows["service_uptime", "1d"][MIDNIGHT_MS // 1000, ("clowder", "eu")]
+        assert (row["unknown_s"], row["checks"]) == (seconds, 1)
+
+
 async def test_a_service_that_comes_back_after_days_has_no_rows_in_between(engine: Engine) -> None:
     #        day 0        1        2        3        4
     # ping   |            |        |        |^       |
