@@ -96,12 +96,12 @@ class Engine:
     async def quiet(self) -> None:
         """Nothing came for a while, so the watermark follows the clock. Only by hand, with everything folded."""
         await self.folded()
-        self._patience.over()
         while not all(
             watermark is not None and watermark >= self.now_ms - ALLOWED_DISORDER_MS
             for watermark in (group.reading.watermark for group in self.groups)
         ):
-            await asyncio.sleep(0)
+            self._patience.over()  # again and again: a reader that is being opened has not waited yet
+            await asyncio.sleep(0.001)
 
     async def delivered(self) -> None:
         """Wait until the sink has every value that is due as of the last checkpoint."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.topology.engine import NOW_MS, Engine, publish, rollup, unsynced
+from tests.topology.stores import opened
 from topology import sqlite_state
 from topology.budgets import BudgetTable, KeyBudget, budget_table
 from topology.outages import Outages
@@ -145,6 +147,39 @@ async def test_a_value_within_its_budget_changes_its_row_once(state: SqliteState
     await reader.save()
     await reader.read("a", "b", "c", "d")
     assert reader.rows.unsaved == 0
+
+
+@pytest.mark.parametrize("dies_after", range(5))
+async def test_the_rest_is_counted_under_other_whenever_the_process_dies(
+    tmp_path: Path, dies_after: int
+) -> None:
+    # log    a  b  c  a  d        budget 2
+    #        a  b  ·  a  ·
+    uploads = [
+        {"type": "storage.file_uploaded", "time": NOW_MS + at, "file_id": "f", "space_id": space, "bytes": 1}
+        for at, space in enumerate("abcad")
+    ]
+    async with opened(tmp_path) as stores:
+        await unsynced(stores)
+        engine = Engine(stores, by_hand=True, key_budget=2)
+        await engine.start()
+        await publish(stores, uploads[:dies_after])
+        await engine.folded()
+        await engine.checkpoint()
+        await publish(stores, uploads[dies_after:])
+        await engine.folded()  # and not saved
+        await engine.crash()
+        engine = Engine(stores, by_hand=True, key_budget=2)
+        await engine.start()
+        await engine.folded()
+        await engine.checkpoint()
+        rows = await rollup(stores, "space_storage", "1h")
+        assert {tags: row["files_added"] for (_, tags), row in rows.items()} == {
+            ("a",): 2,
+            ("b",): 1,
+            (OTHER,): 2,
+        }
+        await engine.stop()
 
 
 def test_values_are_stored_as_fingerprints_and_weigh_what_they_hold() -> None:

@@ -29,7 +29,7 @@ TABLE = "doubles/rollups"
 
 
 def download(at_ms: int, **fields: Any) -> tuple[int, Event]:
-    given = {"resource_type": "file", "resource_id": "f", "user_id": "u", "bytes": 5} | fields
+    given: dict[str, Any] = {"resource_type": "file", "resource_id": "f", "user_id": "u", "bytes": 5} | fields
     return at_ms, ResourceDownloaded(time=SECOND_MS + at_ms, **given)
 
 
@@ -181,7 +181,8 @@ async def test_off_unless_it_is_chosen(tmp_path: Path, once: bool, counted: int)
     event = {"type": "traffic.resource_downloaded", "resource_type": "file", "resource_id": "f", "bytes": 7}
     async with opened(tmp_path) as stores:
         # What nobody chose is what ``GroupParts`` has by default.
-        engine = Engine(stores, by_hand=True, **({"doubled_downloads_once": True} if once else {}))
+        chosen: dict[str, Any] = {"doubled_downloads_once": True} if once else {}
+        engine = Engine(stores, by_hand=True, **chosen)
         await publish(stores, [event | {"time": NOW_MS}, event | {"time": NOW_MS + 10}])
         await engine.start()
         await engine.folded()

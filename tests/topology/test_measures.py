@@ -5,18 +5,33 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.measures import MAX_SUM, Count, Distinct, Max, Measure, Min, Sum
+from topology.measures import (
+    MAX_SUM,
+    Count,
+    Distinct,
+    Failures,
+    Max,
+    Mean,
+    Measure,
+    Min,
+    Quantile,
+    Sum,
+)
 
 
 @dataclass(frozen=True)
 class Read:
     size: int | None = None
     user: str | None = None
+    ms: float | None = None
+    up: bool = True
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,8 @@ EVENTS = st.lists(
             Read,
             st.none() | st.integers(0, 2**63 - 1) | st.integers(0, 9),
             st.none() | st.sampled_from("abc"),
+            st.none() | st.integers(0, 5_000_000).map(lambda us: us / 1000),
+            st.booleans(),
         ),
         st.builds(Other, st.integers(0, 9), st.sampled_from("xyz")),
     )
@@ -41,6 +58,9 @@ MEASURES: list[Measure] = [
     Min(Read, "size"),
     Max(Read, "size"),
     Distinct([Read], "user"),
+    Failures(Read),
+    Mean(Read, "ms", parts=1000),
+    Quantile(Read, "ms", 95),
 ]
 
 
@@ -48,7 +68,12 @@ def reads(events: Sequence[object]) -> list[Read]:
     return [event for event in events if isinstance(event, Read)]
 
 
-def oracle(events: Sequence[object]) -> list[int | None]:
+def oracle(events: Sequence[object]) -> list[Any]:
+    times_ms = sorted(event.ms for event in reads(events) if event.ms is not None)
+    mean = quantile = None
+    if times_ms:
+        mean = pytest.approx(float(sum(map(Fraction, times_ms)) / len(times_ms)))
+        quantile = pytest.approx(times_ms[95 * (len(times_ms) - 1) // 100], rel=0.02)
     sizes = [event.size for event in reads(events) if event.size is not None]
     return [
         len(reads(events)),
@@ -56,6 +81,9 @@ def oracle(events: Sequence[object]) -> list[int | None]:
         min(sizes, default=None),
         max(sizes, default=None),
         len({event.user for event in reads(events)} - {None}),
+        sum(not event.up for event in reads(events)),
+        mean,
+        quantile,
     ]
 
 
@@ -90,6 +118,23 @@ def test_a_sum_stops_at_the_largest_storable_integer_and_says_so(
     total = Sum(Read, "size")
     assert total.merge(MAX_SUM - 1, 5) == MAX_SUM  # 2^63 - 2 + 5 > 2^63 - 1
     assert "2^63 - 1" in caplog.text
+
+
+def test_of_nothing_there_is_no_mean_and_no_quantile_and_no_failure() -> None:
+    for events in ([], [Read()], [Other(size=1)]):
+        assert Mean(Read, "ms").value(Mean(Read, "ms").of(events)) is None
+        assert Quantile(Read, "ms", 95).value(Quantile(Read, "ms", 95).of(events)) is None
+        assert Failures(Read).of(events) == 0
+
+
+def test_a_mean_of_integers_is_exact_and_one_of_milliseconds_to_the_microsecond() -> None:
+    sizes = Mean(Read, "size")
+    # 2^53 - 1 cannot be added to itself as a float
+    assert sizes.of([Read(size=2**53 - 1), Read(size=2**53 - 1), Read(size=2)]) == (3, 2**54)
+    assert sizes.value((3, 2**54)) == 2**54 / 3
+    times = Mean(Read, "ms", parts=1000)
+    assert times.of([Read(ms=0.1), Read(ms=0.2), Read(ms=0.0)]) == (3, 300)
+    assert times.value((3, 300)) == 0.1
 
 
 @pytest.mark.parametrize("users", [999, 1000])
