@@ -105,7 +105,9 @@ async def test_the_one_of_the_lower_generation_stops_with_a_clear_error(stores: 
     else:
         await lived(second)
     group = first.groups[0]
-    with pytest.raises(Superseded, match="another worker took over group rollups .* run one worker per group"):
+    with pytest.raises(
+        Superseded, match="another worker took over group rollups .* run one worker per group"
+    ):
         await group.checkpoint()
     await first.crash()
     await publish(stores, AT_LAST)
@@ -114,7 +116,9 @@ async def test_the_one_of_the_lower_generation_stops_with_a_clear_error(stores: 
     await is_right(stores, [*FIRST, *THEN, *AT_LAST])
 
 
-async def test_rows_that_the_first_saves_after_the_second_has_begun_are_read_again_by_it(stores: Stores) -> None:
+async def test_rows_that_the_first_saves_after_the_second_has_begun_are_read_again_by_it(
+    stores: Stores,
+) -> None:
     class Waiting(Failing):
         """Asked whether it is still the owner, it gets an answer of before."""
 
@@ -140,7 +144,9 @@ async def test_rows_that_the_first_saves_after_the_second_has_begun_are_read_aga
 
 
 @pytest.mark.parametrize("ends", ["it goes on", "it is stopped meanwhile"])
-@pytest.mark.parametrize("what", [FIRST, [*FIRST, login(LATEST_MS - 30_000, "w")]], ids=["values", "time passing"])
+@pytest.mark.parametrize(
+    "what", [FIRST, [*FIRST, login(LATEST_MS - 30_000, "w")]], ids=["values", "time passing"]
+)
 async def test_values_that_arrive_after_newer_ones_do_not_stay(
     stores: Stores, ends: str, what: list[dict[str, Any]]
 ) -> None:

@@ -49,9 +49,7 @@ _decode = msgspec.msgpack.Decoder(Doubt).decode
 class Notes:
     """Notes from worker to worker of one group, kept in its store as requests of a name of their own."""
 
-    def __init__(
-        self, group: str, store: StateStore, outages: Outages, clock_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, group: str, store: StateStore, outages: Outages, clock_ms: Callable[[], int]) -> None:
         self._name = f"{group}/in doubt"
         self._store = store
         self._outages = outages

@@ -53,9 +53,7 @@ class Reading:
         self._reached = saved.watermark
         # A checkpoint saves the watermark that it began with, and what the sink was told until it ended.
         self._told_ms = (
-            None
-            if saved.told_ms is None or saved.watermark is None
-            else min(saved.told_ms, saved.watermark)
+            None if saved.told_ms is None or saved.watermark is None else min(saved.told_ms, saved.watermark)
         )
         self.operators: Mapping[str, Operator] = {}
         self._watermarks: dict[str, int | None] = {

@@ -48,7 +48,9 @@ def job(what: str, minutes: float, job_id: str | None, extractor: str = "wordcou
     return {"type": f"extraction.{what}", "time": at(minutes), "extractor": extractor, **named}
 
 
-def ping(minutes: float, region: str, *, up: bool = True, valid_for_s: int = 120, **more: Any) -> dict[str, Any]:
+def ping(
+    minutes: float, region: str, *, up: bool = True, valid_for_s: int = 120, **more: Any
+) -> dict[str, Any]:
     return {
         "type": "health.pinged",
         "time": at(minutes),
@@ -65,7 +67,12 @@ def of_service(what: str, minutes: float, **more: Any) -> dict[str, Any]:
 
 
 def login(time_ms: int | None, user: str, **more: Any) -> dict[str, Any]:
-    return {"type": "activity.logged_in", "user_id": user, **({} if time_ms is None else {"time": time_ms}), **more}
+    return {
+        "type": "activity.logged_in",
+        "user_id": user,
+        **({} if time_ms is None else {"time": time_ms}),
+        **more,
+    }
 
 
 #: What comes first. Minutes are those after the hour; the hour before has already passed.
@@ -96,7 +103,13 @@ FIRST: list[dict[str, Any]] = [
     of_service("maintenance_started", -6.5),
     of_service("queue_measured", -2, queue="q", messages=7),
     of_service("connections_counted", -2, region="eu", connections=3),
-    {"type": "traffic.resource_downloaded", "time": NOW_MS, "resource_type": "file", "resource_id": "r", "bytes": 9},
+    {
+        "type": "traffic.resource_downloaded",
+        "time": NOW_MS,
+        "resource_type": "file",
+        "resource_id": "r",
+        "bytes": 9,
+    },
 ]
 
 #: What comes then, when the first are saved: it changes them.
@@ -134,7 +147,9 @@ async def everything(stores: Stores) -> Rollups:
     found: Rollups = {}
     for name in ROLLUPS:
         for window in ("1m", "1h", "1d"):
-            points = await stores.rollups.query(name, window, since=None, until=None, where={}, limit=1_000_000)
+            points = await stores.rollups.query(
+                name, window, since=None, until=None, where={}, limit=1_000_000
+            )
             found[name, window] = {
                 (point.time, tuple(value for _, value in point.tags)): dict(point.fields) for point in points
             }

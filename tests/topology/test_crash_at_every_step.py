@@ -36,7 +36,9 @@ async def numbers(stores: Stores) -> dict[str, Any]:
 def differences(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
     """Of two such; a row that only says zero of everything is as good as none."""
     told = same(expected["rollups"], seen["rollups"])
-    return told + [f"{name}: {seen[name]}" for name in ("raw", "dead", "owed") if seen[name] != expected[name]]
+    return told + [
+        f"{name}: {seen[name]}" for name in ("raw", "dead", "owed") if seen[name] != expected[name]
+    ]
 
 
 def guard(engine: Engine, killed: Killed) -> None:

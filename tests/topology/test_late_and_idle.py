@@ -133,7 +133,11 @@ async def test_what_comes_again_counts_once(stores: Stores) -> None:
 
 
 async def test_a_longer_keep_does_not_bring_back_what_was_purged(stores: Stores) -> None:
-    old: list[dict[str, Any]] = [job("succeeded", -9 * DAYS, "a"), ping(-9 * DAYS, "eu"), login(NOW_MS - 9 * DAY, "u")]
+    old: list[dict[str, Any]] = [
+        job("succeeded", -9 * DAYS, "a"),
+        ping(-9 * DAYS, "eu"),
+        login(NOW_MS - 9 * DAY, "u"),
+    ]
     engine = Engine(stores, keep=timedelta(days=5))
     await engine.start()
     await publish(stores, [*old, login(NOW_MS, "u")])

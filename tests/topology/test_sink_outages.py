@@ -64,11 +64,12 @@ async def started(stores: Stores, sink: InfluxRollups, sleeps: Sleeps) -> Engine
 async def everything(sink: InfluxRollups) -> Rollups:
     """What InfluxDB holds. A ratio of nothing is stale, and readers leave it out."""
     found: Rollups = {}
-    for name in ROLLUPS:
+    for name, rollup in ROLLUPS.items():
         for window in ("1m", "1h", "1d"):
             points = await sink.query(name, window, since=None, until=None, where={}, limit=100_000)
             rows = found[name, window] = {
-                (point.time, tuple(value for _, value in point.tags)): dict(point.fields) for point in points
+                (point.time, tuple(dict(point.tags)[tag] for tag in rollup.key)): dict(point.fields)
+                for point in points
             }
             for fields in rows.values():
                 if name == "service_uptime" and fields["up_s"] + fields["down_s"] == 0:
@@ -122,7 +123,9 @@ async def test_of_a_batch_that_is_half_taken_only_what_is_refused_for_good_is_mi
 ) -> None:
     # Someone wrote a fraction where whole numbers belong: of each batch InfluxDB takes the other points, and says 400.
     day_s = min(at for at, _ in must_be(FIRST)["queue_length", "1d"])
-    await sink.write([Point("queue_length", "1m", day_s, (("queue", "x"),), {"messages_max": 1.5})])
+    await sink.write(
+        [Point("queue_length", "1m", day_s, (("service", "x"), ("queue", "x")), {"messages_max": 1.5})]
+    )
     engine = await started(stores, sink, sleeps)
     for events in (FIRST, THEN, AT_LAST):
         await publish(stores, events)
