@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +17,9 @@ import pytest
 from tests.deployments import BOTH, Deployment
 from tests.processes import (
     SAMPLE,
+    START_LIMIT_S,
+    STARTED,
+    Instance,
     comes_to_the_expected_numbers,
     holds_each_event_once,
     sample_lines,
@@ -22,7 +27,63 @@ from tests.processes import (
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
-KILLS = 10
+#: At random moments, of each run.
+KILLS = 3
+
+#: Ten deaths on either kind of store: the call that is meant, the moment, and which such call it is.
+EMBEDDED_STEPS = [
+    f"topology.{step}"
+    for step in (
+        "sqlite_state:SqliteState.begin:after:1",
+        "sqlite_state:SqliteState.load_rows:before:9",
+        "sqlite_state:SqliteState.save_rows:before:1",
+        "sqlite_state:SqliteState.save_rows:after:1",
+        "sqlite_rollups:SqliteRollups.write:before:1",
+        "sqlite_rollups:SqliteRollups.write:after:1",
+        "sqlite_state:SqliteState.settle_rows:before:1",
+        "sqlite_state:SqliteState.save_group:before:2",
+        "sqlite_state:SqliteState.save_group:after:3",
+        "sqlite_events:SqliteRawEvents.insert:before:1",
+    )
+]
+SERVER_STEPS = [
+    f"topology.{step}"
+    for step in (
+        "mongo_state:MongoState.begin:before:2",
+        "mongo_state:MongoState.save_rows:before:1",
+        "mongo_state:MongoState.save_rows:after:1",
+        "influxdb:InfluxRollups.write:before:1",
+        "influxdb:InfluxRollups.write:after:1",
+        "mongo_state:MongoState.settle_rows:before:1",
+        "mongo_state:MongoState.settle_rows:after:1",
+        "mongo_state:MongoState.save_group:before:2",
+        "mongo_state:MongoState.save_group:after:2",
+        "mongo_events:MongoRawEvents.insert:after:1",
+    )
+]
+
+
+class Dying(Instance):
+    """One whose worker dies at a step, see ``tests/dying.py``; ``run`` and the other commands do not."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance.folder)
+        self.environment = instance.environment | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+    async def dies(self, step: str, command: str, port: int) -> None:
+        """Start, and come to the step."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "tests.dying", step, command, "--port", str(port)),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        STARTED.append(process)
+        async with asyncio.timeout(START_LIMIT_S):
+            said, _ = await process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"{step}: {said.decode(errors='replace')}"
 
 
 def command_of(instance_is_embedded: bool) -> str:
@@ -30,7 +91,7 @@ def command_of(instance_is_embedded: bool) -> str:
 
 
 @pytest.mark.parametrize("deployment", BOTH)
-async def test_a_worker_killed_at_ten_random_moments_comes_to_the_same_numbers(
+async def test_a_worker_killed_at_ten_steps_and_at_random_moments_comes_to_the_same_numbers(
     deployment: Deployment,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -40,17 +101,27 @@ async def test_a_worker_killed_at_ten_random_moments_comes_to_the_same_numbers(
     embedded = "EVENTSINK_BROKER_URL" not in instance.environment
     moments = random.Random(20261124)
     port = free_port()
-    # A log before there is a worker: what is sent first is already there at its first start.
-    sending = asyncio.ensure_future(instance.run("send", str(SAMPLE), "--rate", "120"))
-    for _ in range(KILLS):
-        service = await instance.start(command_of(embedded), port)
-        await asyncio.wait([sending], timeout=moments.uniform(0.0, 2.5))
-        await service.kill()
+    # A log before there is a worker: what is sent first is already there at its first start. As each worker dies, it
+    # leaves the next one something to do.
+    lines = sample_lines()
+    deaths = [*(EMBEDDED_STEPS if embedded else SERVER_STEPS), *[""] * KILLS]
+    moments.shuffle(deaths)
+    dying = Dying(instance)
+    share = -(-len(lines) // len(deaths))
+    for number, step in enumerate(deaths):
+        some = lines[number * share : (number + 1) * share]
+        sending = asyncio.ensure_future(instance.run("send", "-", input=b"\n".join(some)))
+        if step:
+            await dying.dies(step, command_of(embedded), port)
+        else:
+            service = await instance.begin(command_of(embedded), port)
+            await asyncio.wait([sending], timeout=moments.uniform(0.3, 3.0))
+            await service.kill()
+        sent = await sending
+        assert sent.code == 0, sent.err
     service = await instance.start(command_of(embedded), port)
-    sent = await sending
-    assert sent.code == 0, sent.err
     await comes_to_the_expected_numbers(instance)
-    await holds_each_event_once(instance, sample_lines())
+    await holds_each_event_once(instance, lines)
     assert await service.stop() == 0
 
 

@@ -169,18 +169,21 @@ class RowCache:
         rows, absent = self._rows, self._absent
         missing = [key for key in keys if key not in rows and key not in absent]
         found: dict[RowKey, Any] = {}
-        if missing:
-            stored = await self._outages.ridden_out("state", lambda: self._store.load_rows(missing))
-            if len(absent) > ABSENT_REMEMBERED:
-                absent.clear()
-            for key in missing:
-                if (there := stored.get(key)) is not None:
-                    found[key] = self._table(key).unpack(there.data)
-                elif key not in rows:
-                    absent.add(key)
-        for key in keys:
-            if (row := rows.get(key)) is not None and (row.version or row.revision):
-                found[key] = row.state  # it may have been loaded, or changed, meanwhile
+        # Until all are there, none may leave: what is in the cache now would be missed, and what comes into it, is
+        # changed, saved and leaves meanwhile would be taken for what the store had before.
+        with self._held(keys):
+            if missing:
+                stored = await self._outages.ridden_out("state", lambda: self._store.load_rows(missing))
+                if len(absent) > ABSENT_REMEMBERED:
+                    absent.clear()
+                for key in missing:
+                    if (there := stored.get(key)) is not None:
+                        found[key] = self._table(key).unpack(there.data)
+                    elif key not in rows:
+                        absent.add(key)
+            for key in keys:
+                if (row := rows.get(key)) is not None and (row.version or row.revision):
+                    found[key] = row.state  # it may have been loaded, or changed, meanwhile
         return found
 
     async def upto(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Position]:

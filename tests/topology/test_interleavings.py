@@ -13,8 +13,11 @@ import pytest
 
 from agents import AGENTS
 from agents.storage import space_storage
+from tests.oracle import same
 from tests.topology import engine as engine_module
+from tests.topology import lives
 from tests.topology.engine import NOW_MS, Engine, publish, rollup
+from tests.topology.lives import AT_LAST, FIRST, THEN, everything, must_be
 from tests.topology.stores import Failing, Stores, opened
 from topology.agents import Agent, Batches
 from topology.errors import Unavailable
@@ -298,3 +301,35 @@ async def test_a_small_cache_under_slow_saves_loses_nothing(stores: Stores) -> N
     await engine.stop()
     assert await files_added(stores, "1m") == 1200
     assert await files_added(stores, "1d") == 1200
+
+
+async def test_rows_of_every_kind_that_leave_a_tiny_cache_while_they_are_saved_and_written_come_back(
+    stores: Stores,
+) -> None:
+    class Slow(Failing):
+        async def save_rows(self, writes: Any) -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await stores.state.save_rows(writes)
+
+        async def write(self, points: Sequence[Point]) -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await stores.rollups.write(points)
+
+    engine = Engine(stores)
+    engine.parts = dataclasses.replace(
+        engine.parts,
+        store=Slow(stores.state),
+        rollup_sink=Slow(stores.rollups),
+        cache_bytes=4_000,  # a few rows
+        checkpoint_every=timedelta(milliseconds=1),
+    )
+    await engine.start()
+    events = [*FIRST, *THEN, *AT_LAST]
+    for event in events:
+        await publish(stores, [event])
+        await engine.tick()
+    await lives.lived(engine)
+    await engine.stop()
+    assert same(must_be(events), await everything(stores)) == []
