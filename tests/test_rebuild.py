@@ -18,7 +18,21 @@ from hypothesis import strategies as st
 
 from agents import ROLLUPS
 from schemas.canonical import canonical
-from schemas.events import Event
+from schemas.events import (
+    ConnectionsCounted,
+    Event,
+    ExtractionStarted,
+    ExtractionSubmitted,
+    ExtractionSucceeded,
+    FileUploaded,
+    LoggedIn,
+    MaintenanceEnded,
+    MaintenanceStarted,
+    PageFetched,
+    Pinged,
+    QueueMeasured,
+    ResourceDownloaded,
+)
 from schemas.reading import read, split
 from tests.oracle import Placed, Rollups, placed, rollups, same
 from tests.streams import STARTS_MS, starts, streams
@@ -226,3 +240,321 @@ async def again(stores: Stores, start_ms: int, **parts: Any) -> AsyncIterator[Wo
     finally:
         await worker.live()
         await worker.engine.stop()
+
+
+def sample() -> list[Event]:
+    read_ones = [read(line) for line in split((DATA / "clowder-6h.jsonl").read_bytes())]
+    return [event for event in read_ones if isinstance(event, Event)]
+
+
+def upload(at_ms: int, bytes: int = 1, space: str = "s") -> FileUploaded:
+    return FileUploaded(time=at_ms, file_id="f", space_id=space, bytes=bytes)
+
+
+def ping(at_ms: int, *, up: bool = True, valid_for_s: float = 3600.0, service: str = "c") -> Pinged:
+    return Pinged(time=at_ms, service=service, region="eu", up=up, valid_for_s=valid_for_s)
+
+
+def job(
+    name: str | None, submitted_ms: int, started_ms: int, ended_ms: int, resource: str = "r"
+) -> list[Event]:
+    common: dict[str, Any] = {"job_id": name, "resource_id": resource, "extractor": "x"}
+    return [
+        ExtractionSubmitted(time=submitted_ms, **common),
+        ExtractionStarted(time=started_ms, **common),
+        ExtractionSucceeded(time=ended_ms, **common),
+    ]
+
+
+async def test_the_sample_is_rebuilt_to_the_same_numbers(tmp_path: Path) -> None:
+    events = sample()
+    start_ms = min(event.time or 0 for event in events)
+    since, until = start_ms // 1000, start_ms // 1000 + AFTER_MS // 1000 + 60
+    async with opened(tmp_path) as stores:
+        before = await lived(stores, events, start_ms)
+        async with again(stores, start_ms) as worker:
+            for name in ROLLUPS:
+                outcome = await worker.rebuild(name, since, until)
+                assert (outcome.status, outcome.changed, outcome.refused) == ("done", 0, ())
+        assert await everything(stores) == before
+        assert same(before, of_oracle(events, start_ms)) == []
+
+
+#: Of each rollup something, over three days, much of it reaching from one day into the next.
+THREE_DAYS: list[Event] = sorted(
+    [
+        *(upload(MIDNIGHT_MS + hours * HOUR_MS, hours) for hours in range(1, 60, 3)),
+        *(ping(MIDNIGHT_MS + hours * HOUR_MS + 1800_000, up=hours % 5 > 0) for hours in range(0, 60, 4)),
+        MaintenanceStarted(time=MIDNIGHT_MS + 20 * HOUR_MS, service="c"),
+        MaintenanceEnded(time=MIDNIGHT_MS + 30 * HOUR_MS, service="c"),
+        *job("a", MIDNIGHT_MS + HOUR_MS, MIDNIGHT_MS + 30 * HOUR_MS, MIDNIGHT_MS + 50 * HOUR_MS),
+        *job("b", MIDNIGHT_MS + 25 * HOUR_MS, MIDNIGHT_MS + 26 * HOUR_MS, MIDNIGHT_MS + 27 * HOUR_MS),
+        *job(None, MIDNIGHT_MS + 20 * HOUR_MS, MIDNIGHT_MS + 23 * HOUR_MS, MIDNIGHT_MS + 26 * HOUR_MS),
+        *job(None, MIDNIGHT_MS + 28 * HOUR_MS, MIDNIGHT_MS + 29 * HOUR_MS, MIDNIGHT_MS + 55 * HOUR_MS),
+        *(LoggedIn(time=MIDNIGHT_MS + hours * HOUR_MS, user_id=f"u{hours % 3}") for hours in range(0, 60, 5)),
+        LoggedIn(time=MIDNIGHT_MS + 25 * HOUR_MS, user_id="v"),
+        *(
+            ResourceDownloaded(
+                time=MIDNIGHT_MS + hours * HOUR_MS, resource_type="file", resource_id="r", bytes=hours
+            )
+            for hours in range(0, 60, 7)
+        ),
+        *(
+            ConnectionsCounted(time=MIDNIGHT_MS + hours * HOUR_MS, service="c", connections=hours)
+            for hours in range(0, 60, 6)
+        ),
+        *(
+            QueueMeasured(time=MIDNIGHT_MS + hours * HOUR_MS, service="c", queue="q", messages=hours)
+            for hours in range(0, 60, 6)
+        ),
+        *(
+            PageFetched(
+                time=MIDNIGHT_MS + hours * HOUR_MS, service="c", region="us", up=True, elapsed_ms=hours / 4
+            )
+            for hours in range(0, 60, 6)
+        ),
+    ],
+    key=lambda event: event.time or 0,
+)
+#: When their last one is an hour old.
+END_MS = MIDNIGHT_MS + 60 * HOUR_MS
+EXPECTED = rollups(placed(THREE_DAYS), watermark_ms=END_MS)
+
+
+async def three_days_lived(stores: Stores, events: Sequence[Event] = (), **parts: Any) -> None:
+    worker = Worker(stores, now_ms=END_MS, **parts)
+    await worker.engine.start()
+    await publish(stores, events or THREE_DAYS)
+    await worker.live()
+    await worker.passes(END_MS)
+    await worker.engine.stop()
+
+
+@asynccontextmanager
+async def at_end(stores: Stores, **parts: Any) -> AsyncIterator[Worker]:
+    worker = Worker(stores, now_ms=END_MS, **parts)
+    await worker.engine.start()
+    await worker.live()
+    try:
+        yield worker
+    finally:
+        await worker.live()
+        await worker.engine.stop()
+
+
+def on_days(found: Rollups, name: str, *days: int) -> Rollups:
+    """The windows of one rollup that start on these days after midnight."""
+    starts = [MIDNIGHT_S + day * 86_400 for day in days]
+    return {
+        table: {key: row for key, row in rows.items() if key[0] - key[0] % 86_400 in starts}
+        for table, rows in found.items()
+        if table[0] == name
+    }
+
+
+SECOND_DAY = (MIDNIGHT_S + 86_400, MIDNIGHT_S + 2 * 86_400)
+
+
+@pytest.mark.parametrize("name", ROLLUPS)
+async def test_what_was_lost_in_a_range_comes_back_and_the_rest_is_not_touched(
+    tmp_path: Path, name: str
+) -> None:
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        assert same(await everything(stores), EXPECTED) == []
+        await sql(stores, "DELETE FROM rollups WHERE rollup = ?", name)
+        await sql(
+            stores, "DELETE FROM rows WHERE kind LIKE ? AND at >= ? AND at < ?", f"{name}/%", *SECOND_DAY
+        )
+        async with at_end(stores) as worker:
+            outcome = await worker.rebuild(name, *SECOND_DAY)
+            assert (outcome.status, outcome.refused) == ("done", ())
+            assert outcome.changed > 0
+            assert all(": " in line and "→" in line for line in outcome.differences)
+        found = await everything(stores)
+        assert same(on_days(found, name, 1), on_days(EXPECTED, name, 1)) == []
+        elsewhere = on_days(found, name, 0, 2)
+        if name == "service_uptime":  # a result of the evening holds into the next day
+            elsewhere = {
+                table: {key: row for key, row in rows.items() if key[0] < SECOND_DAY[0]}
+                for table, rows in elsewhere.items()
+            }
+        assert not any(elsewhere.values())
+        async with at_end(stores) as worker:
+            for day in (0, 2):
+                since = MIDNIGHT_S + day * 86_400
+                outcome = await worker.rebuild(name, since, since + 86_400)
+                assert (outcome.status, outcome.changed) == ("done", 0), "only the sink had lost them"
+        assert same(await everything(stores), EXPECTED) == []
+
+
+@pytest.mark.parametrize("name", ROLLUPS)
+async def test_a_range_of_one_minute_repairs_the_hour_and_the_day_that_it_is_in(
+    tmp_path: Path, name: str
+) -> None:
+    #  day 2   06:00           12:00
+    #  [1d------------------------------------)   all lost
+    #          [1h)  [1h)  …
+    #          [1m)
+    since = SECOND_DAY[0] + 6 * 3600
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        await sql(
+            stores, "DELETE FROM rows WHERE kind LIKE ? AND at >= ? AND at < ?", f"{name}/%", *SECOND_DAY
+        )
+        await sql(
+            stores, "DELETE FROM rollups WHERE rollup = ? AND time >= ? AND time < ?", name, *SECOND_DAY
+        )
+        async with at_end(stores) as worker:
+            outcome = await worker.rebuild(name, since, since + 60)
+            assert (outcome.status, outcome.refused) == ("done", ())
+        found = await everything(stores)
+        for window, size in (("1m", 60), ("1h", 3600), ("1d", 86_400)):
+            start = since - since % size
+            for tables in (found, EXPECTED):
+                tables[name, f"{window}!"] = {
+                    key: row for key, row in tables[name, window].items() if key[0] == start
+                }
+            pair = [{(name, window): tables.pop((name, f"{window}!"))} for tables in (found, EXPECTED)]
+            assert same(*pair) == []
+
+
+@pytest.mark.parametrize("name", ROLLUPS)
+async def test_what_was_falsified_is_told_and_put_right(tmp_path: Path, name: str) -> None:
+    """The rows of one window stand in the place of those of another."""
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        before = await everything(stores)
+        table = f"{name}/1m"
+        rows = await stores.state._database.read(
+            lambda connection: connection.execute(
+                "SELECT at, key, data FROM rows WHERE kind = ? AND at >= ? AND at < ? ORDER BY at",
+                (table, *SECOND_DAY),
+            ).fetchall()
+        )
+        contents = {data for _, _, data in rows}
+        assert len(contents) > 1
+        (at, key, data), (_, _, other) = rows[0], next(row for row in rows if row[2] != rows[0][2])
+        await sql(
+            stores, "UPDATE rows SET data = ? WHERE kind = ? AND at = ? AND key = ?", other, table, at, key
+        )
+        await sql(stores, "UPDATE rollups SET fields = '{}' WHERE rollup = ? AND time = ?", name, at)
+        async with at_end(stores) as worker:
+            outcome = await worker.rebuild(name, *SECOND_DAY, force=True)
+            assert (outcome.status, outcome.changed, len(outcome.differences)) == ("done", 1, 1)
+            assert (await worker.rebuild(name, *SECOND_DAY)).changed == 0
+        assert await everything(stores) == before
+
+
+# -- what decides is decided as before --
+
+
+async def test_values_beyond_the_budget_stay_in_other(tmp_path: Path) -> None:
+    events = [upload(MIDNIGHT_MS + n * 1000, 1 << n, f"space {n % 5}") for n in range(20)]
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores, events, key_budget=3)
+        before = await everything(stores)
+        assert {tags for _, tags in before["space_storage", "1d"]} == {
+            ("space 0",),
+            ("space 1",),
+            ("space 2",),
+            ("other",),
+        }
+        await sql(stores, "DELETE FROM rows WHERE kind LIKE 'space_storage/1%'")
+        await sql(stores, "DELETE FROM rollups")
+        async with at_end(stores, key_budget=3) as worker:
+            for _ in range(2):
+                outcome = await worker.rebuild("space_storage", MIDNIGHT_S, MIDNIGHT_S + 1)
+                assert (outcome.status, outcome.refused) == ("done", ())
+            assert outcome.changed == 0
+        found = await everything(stores)
+        for window in ("1m", "1h", "1d"):
+            assert found["space_storage", window] == before["space_storage", window]
+
+
+def download(at_ms: int, bytes: int = 1) -> ResourceDownloaded:
+    return ResourceDownloaded(time=at_ms, resource_type="file", resource_id="f", user_id="u", bytes=bytes)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["as it was decided", "decided again"])
+async def test_doubled_downloads_count_once_as_they_did(tmp_path: Path, known: bool) -> None:
+    #   00:00:00          1 s             1 d
+    #   dd                d    d        d | d      within 50 ms, but for the two around 1 s
+    midnight = MIDNIGHT_MS + DAY_MS
+    times = [
+        MIDNIGHT_MS,
+        MIDNIGHT_MS + 5,
+        MIDNIGHT_MS + 1000,
+        MIDNIGHT_MS + 1060,
+        midnight - 20,
+        midnight + 20,
+    ]
+    #: In the log the later one of the first two came first.
+    events = [download(at_ms) for at_ms in (times[1], times[0], *times[2:])]
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores, events, doubled_downloads_once=True)
+        before = await everything(stores)
+        days = {at: row["events"] for (at, _), row in before["resource_traffic", "1d"].items()}
+        assert days == {MIDNIGHT_S: 4}
+        if not known:
+            await sql(stores, "DELETE FROM rows WHERE kind LIKE 'doubles/%'")
+        rows = await kept_rows(stores)
+        async with at_end(stores, doubled_downloads_once=True) as worker:
+            range_ = MIDNIGHT_S, MIDNIGHT_S + 2 * 86_400
+            outcome = await worker.rebuild("resource_traffic", *range_, check=True)
+            assert (outcome.status, outcome.changed, outcome.refused) == ("done", 0, ())
+            assert await kept_rows(stores) == rows
+            outcome = await worker.rebuild("resource_traffic", *range_)
+            assert (outcome.status, outcome.changed, outcome.refused) == ("done", 0, ())
+        assert await everything(stores) == before
+
+
+# -- late events, beyond the horizon --
+
+
+@pytest.mark.parametrize("name", ROLLUPS)
+async def test_events_that_came_too_late_are_put_into_their_windows(tmp_path: Path, name: str) -> None:
+    #  day 1        day 2        day 3     … day 12
+    #  [ in time   )[ in time   )[ in time          the rest of the three days comes on day 12,
+    #  [ too late  )[ too late  )                   when nothing older than two days is kept
+    in_time = [
+        event for n, event in enumerate(THREE_DAYS) if n % 3 or (event.time or 0) >= MIDNIGHT_MS + 2 * DAY_MS
+    ]
+    too_late = [event for event in THREE_DAYS if event not in in_time]
+    now_ms = END_MS + 9 * DAY_MS
+    expected = rollups(placed([*in_time, *too_late]), watermark_ms=now_ms)
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores, in_time, keep=timedelta(days=2))
+        worker = Worker(stores, now_ms=now_ms, keep=timedelta(days=2))
+        await worker.engine.start()
+        await worker.passes(now_ms)
+        worker.engine.now_ms += 61_000  # purged once a minute
+        await worker.live()
+        await publish(stores, too_late)
+        await worker.live()
+        assert await stores.state.keys_between(f"{name}/1m", 0, LONG) == []
+        late = sum(
+            stores.registry.get_sample_value(
+                "eventsink_events_total", {"group": "rollups", "agent": agent, "outcome": "late"}
+            )
+            or 0
+            for agent in worker.group.agents
+        )
+        assert late >= len(too_late)
+        before = await everything(stores)
+        assert same(on_days(before, name, 0, 1, 2), on_days(expected, name, 0, 1, 2)) != []
+        rows = await kept_rows(stores)
+        outcome = await worker.rebuild(name, MIDNIGHT_S + 3600, SECOND_DAY[1], check=True)
+        assert (outcome.status, outcome.refused) == ("done", ())
+        assert outcome.changed == len(outcome.differences) > 0
+        assert (await everything(stores), await kept_rows(stores)) == (before, rows)
+        outcome = await worker.rebuild(name, MIDNIGHT_S, SECOND_DAY[1])
+        assert (outcome.status, outcome.refused) == ("done", ())
+        await worker.live()
+        found = await everything(stores)
+        assert same(on_days(found, name, 0, 1), on_days(expected, name, 0, 1)) == []
+        worker.engine.now_ms += 61_000
+        await worker.live()
+        await worker.engine.stop()
+        assert await stores.state.keys_between(f"{name}/1m", 0, LONG) == []
+        assert await everything(stores) == found
