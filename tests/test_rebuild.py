@@ -16,7 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from agents import ROLLUPS
+from agents import AGENTS, ROLLUPS
 from schemas.canonical import canonical
 from schemas.events import (
     ConnectionsCounted,
@@ -36,6 +36,7 @@ from schemas.events import (
 from schemas.reading import read, split
 from tests.oracle import Placed, Rollups, placed, rollups, same
 from tests.streams import STARTS_MS, starts, streams
+from tests.topology import engine as engine_module
 from tests.topology.engine import Engine
 from tests.topology.stores import Stores, opened
 from topology.groups import Group
@@ -316,6 +317,8 @@ THREE_DAYS: list[Event] = sorted(
     ],
     key=lambda event: event.time or 0,
 )
+#: One of each kind, and one with sketches.
+KINDS = ("space_storage", "extractor_runtime", "service_uptime", "user_activity")
 #: When their last one is an hour old.
 END_MS = MIDNIGHT_MS + 60 * HOUR_MS
 EXPECTED = rollups(placed(THREE_DAYS), watermark_ms=END_MS)
@@ -388,7 +391,7 @@ async def test_what_was_lost_in_a_range_comes_back_and_the_rest_is_not_touched(
         assert same(await everything(stores), EXPECTED) == []
 
 
-@pytest.mark.parametrize("name", ROLLUPS)
+@pytest.mark.parametrize("name", KINDS)
 async def test_a_range_of_one_minute_repairs_the_hour_and_the_day_that_it_is_in(
     tmp_path: Path, name: str
 ) -> None:
@@ -512,7 +515,7 @@ async def test_doubled_downloads_count_once_as_they_did(tmp_path: Path, known: b
 # -- late events, beyond the horizon --
 
 
-@pytest.mark.parametrize("name", ROLLUPS)
+@pytest.mark.parametrize("name", KINDS)
 async def test_events_that_came_too_late_are_put_into_their_windows(tmp_path: Path, name: str) -> None:
     #  day 1        day 2        day 3     … day 12
     #  [ in time   )[ in time   )[ in time          the rest of the three days comes on day 12,
@@ -558,3 +561,209 @@ async def test_events_that_came_too_late_are_put_into_their_windows(tmp_path: Pa
         await worker.engine.stop()
         assert await stores.state.keys_between(f"{name}/1m", 0, LONG) == []
         assert await everything(stores) == found
+
+
+# -- what is not done --
+
+
+async def archived_events_lost(stores: Stores, where: str, *values: object) -> None:
+    await sql(stores, f"DELETE FROM events WHERE {where}", *values)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_check_changes_nothing_and_tells_what_a_rebuild_would_change(
+    tmp_path: Path, name: str
+) -> None:
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        await sql(stores, "DELETE FROM rows WHERE kind LIKE ? AND at >= ?", f"{name}/%", SECOND_DAY[0])
+        async with at_end(stores) as worker:
+            rows, sink = await kept_rows(stores), await everything(stores)
+            told = await worker.rebuild(name, *SECOND_DAY, check=True)
+            assert (told.status, told.refused) == ("done", ())
+            assert told.changed == len(told.differences) > 0
+            assert (await kept_rows(stores), await everything(stores)) == (rows, sink)
+            done = await worker.rebuild(name, *SECOND_DAY)
+            assert (done.changed, done.differences) == (told.changed, told.differences)
+        assert same(await everything(stores), EXPECTED) == []
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_window_of_which_the_archive_lost_events_is_left_alone_unless_forced(
+    tmp_path: Path, name: str
+) -> None:
+    lost_ms = (
+        MIDNIGHT_MS
+        + {"space_storage": 25, "extractor_runtime": 28, "service_uptime": 24, "user_activity": 25}[name]
+        * HOUR_MS
+    )
+    lost_ms += 1800_000 if name == "service_uptime" else 0
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        before = await everything(stores)
+        await archived_events_lost(stores, "time = ?", lost_ms)
+        lost_minute = lost_ms // 60_000 * 60
+        await sql(stores, "DELETE FROM rollups WHERE rollup = ? AND window = '1m'", name)
+        async with at_end(stores) as worker:
+            outcome = await worker.rebuild(name, *SECOND_DAY)
+            assert (outcome.status, outcome.changed) == ("done", 0)
+            windows = 3 if name in ("space_storage", "user_activity") else 1
+            assert (outcome.left_alone, len(outcome.refused)) == (windows, windows)
+            for line in outcome.refused:
+                assert "events in it, the archive holds" in line
+            assert any(line.startswith("1m ") for line in outcome.refused)
+            assert (await worker.rebuild(name, *SECOND_DAY)).left_alone == windows, "as often as it is asked"
+            found = await everything(stores)
+            assert (
+                same(
+                    on_windows(found, name, lost_minute),
+                    {(name, "1h"): before[name, "1h"], (name, "1d"): before[name, "1d"]},
+                )
+                == []
+            )
+            outcome = await worker.rebuild(name, *SECOND_DAY, force=True)
+            assert (outcome.status, outcome.left_alone) == ("done", 0)
+            assert outcome.changed == len(outcome.differences) >= windows
+        rest = [event for event in THREE_DAYS if event.time != lost_ms]
+        found = on_days(await everything(stores), name, 1)
+        expected = on_days(rollups(placed(rest), watermark_ms=END_MS), name, 1)
+        if name != "extractor_runtime":  # zeros stay where something was
+            assert same(with_content(found), expected) == []
+        else:
+            assert same(found, expected) == []
+
+
+def on_windows(found: Rollups, name: str, minute: int) -> Rollups:
+    return {(name, window): found[name, window] for window in ("1h", "1d")}
+
+
+def with_content(found: Rollups) -> Rollups:
+    """Without windows in which nothing is counted: a correction writes zeros."""
+    return {
+        table: {key: row for key, row in rows.items() if any(row.values())} for table, rows in found.items()
+    }
+
+
+async def test_a_gone_window_of_which_the_archive_lost_events_keeps_its_values(tmp_path: Path) -> None:
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores, keep=timedelta(hours=30))
+        async with at_end(stores, keep=timedelta(hours=1)) as worker:
+            worker.engine.now_ms += DAY_MS
+            await worker.passes(END_MS + DAY_MS)
+            worker.engine.now_ms += 61_000
+            await worker.live()
+            assert await stores.state.keys_between("extractor_runtime/1m", 0, SECOND_DAY[1]) == []
+            before = await everything(stores)
+            await archived_events_lost(stores, "type LIKE 'extraction.succeeded'")
+            outcome = await worker.rebuild("extractor_runtime", *SECOND_DAY)
+            assert (outcome.status, outcome.differences) == ("done", ())
+            assert outcome.left_alone > 0
+            assert await everything(stores) == before
+            outcome = await worker.rebuild("extractor_runtime", *SECOND_DAY, force=True)
+            assert outcome.left_alone == 0
+            assert outcome.changed > 0
+            days = {
+                at: row["succeeded"]
+                for (at, _), row in (await everything(stores))["extractor_runtime", "1d"].items()
+            }
+            assert days[SECOND_DAY[0]] == 0
+
+
+async def test_a_rebuild_waits_for_the_archive_and_says_when_it_does_not_come(tmp_path: Path) -> None:
+    async with opened(tmp_path) as stores:
+        worker = Worker(stores, now_ms=END_MS)
+        await worker.engine.start()
+        await publish(stores, THREE_DAYS)
+        await worker.engine.folded()
+        # The archive has the events; that it has them is not saved.
+        outcome = await worker.rebuild("space_storage", *SECOND_DAY)
+        assert outcome.status == "failed"
+        assert outcome.said.startswith("the archive is behind")
+        assert "\n" not in outcome.said
+        await worker.live()
+        assert (await worker.rebuild("space_storage", *SECOND_DAY)).status == "done"
+        await publish(stores, [upload(SECOND_DAY[0] * 1000)])
+        await worker.engine.folded()
+        waiting = asyncio.create_task(worker.rebuild("space_storage", *SECOND_DAY))
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        await worker.engine.checkpoint()
+        assert (await waiting).status == "done"
+        await worker.engine.stop()
+
+
+async def test_without_an_archive_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "AGENTS", [agent for agent in AGENTS if agent.group == "rollups"])
+    async with working(tmp_path, now_ms=END_MS) as worker:
+        await publish(worker.stores, THREE_DAYS)
+        await worker.live()
+        for name in ROLLUPS:
+            outcome = await worker.rebuild(name, *SECOND_DAY)
+            assert outcome.status == "failed"
+            assert outcome.said == "there is no archive to rebuild from: run a worker with the group archive"
+
+
+async def test_a_rollup_that_the_group_has_not_is_said(tmp_path: Path) -> None:
+    async with working(tmp_path, now_ms=END_MS) as worker:
+        outcome = await worker.rebuild("nonsense", 0, 60)
+        assert (outcome.status, outcome.said) == ("failed", "group rollups has no rollup nonsense")
+
+
+async def test_a_request_that_nobody_understands_fails_and_ends_no_worker(tmp_path: Path) -> None:
+    async with working(tmp_path, now_ms=END_MS) as worker:
+        id = uuid7(END_MS)
+        await worker.stores.state.put_request(Request(id=id, group="rollups", what=b'{"rollup": 7}'))
+        outcome = await worker.over(id)
+        assert outcome.status == "failed"
+        assert "not understood" in outcome.said
+
+
+@pytest.mark.parametrize(("since", "until"), [(0, LONG), (LONG - 60, LONG)])
+@pytest.mark.parametrize("name", KINDS[:3])
+async def test_a_range_without_bounds_takes_no_longer_than_what_is_in_it(
+    tmp_path: Path, name: str, since: int, until: int
+) -> None:
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        before = await everything(stores)
+        async with at_end(stores) as worker, asyncio.timeout(30):
+            outcome = await worker.rebuild(name, since, until)
+            assert (outcome.status, outcome.changed, outcome.refused) == ("done", 0, ())
+            assert (outcome.windows > 0) == (since == 0 and until == LONG)
+        assert await everything(stores) == before
+
+
+# -- while other things happen --
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_worker_folds_on_while_it_rebuilds(tmp_path: Path, name: str) -> None:
+    async with opened(tmp_path) as stores:
+        worker = Worker(stores, now_ms=END_MS)
+        await worker.engine.start()
+        await publish(stores, THREE_DAYS[::2])
+        await worker.live()
+        rest = THREE_DAYS[1::2]
+        rebuilding = True
+
+        async def rebuild() -> None:
+            while rebuilding:
+                outcome = await worker.rebuild(name, MIDNIGHT_S, MIDNIGHT_S + 3 * 86_400)
+                assert (outcome.status, outcome.changed, outcome.refused) == ("done", 0, ())
+
+        async def save() -> None:
+            while rebuilding:
+                await worker.engine.checkpoint()
+                await asyncio.sleep(0.001)
+
+        others = [asyncio.create_task(rebuild()), asyncio.create_task(save())]
+        for event in rest:
+            await publish(stores, [event])
+            await asyncio.sleep(0.005)
+        rebuilding = False
+        await asyncio.gather(*others)
+        await worker.live()
+        await worker.passes(END_MS)
+        await worker.engine.stop()
+        expected = rollups(placed([*THREE_DAYS[::2], *rest]), watermark_ms=END_MS)
+        assert same(await everything(stores), expected) == []
