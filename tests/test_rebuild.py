@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -34,18 +35,20 @@ from schemas.events import (
     ResourceDownloaded,
 )
 from schemas.reading import read, split
-from tests.oracle import Placed, Rollups, placed, rollups, same
-from tests.streams import STARTS_MS, starts, streams
+from tests.oracle import Rollups, placed, rollups, same
+from tests.streams import starts, streams
 from tests.topology import engine as engine_module
 from tests.topology.engine import Engine
-from tests.topology.stores import Stores, opened
+from tests.topology.stores import Failing, Killed, Stores, opened
+from tests.topology.test_crash_at_every_step import guard
+from topology.errors import Unavailable
 from topology.groups import Group
-from topology.log import JSON, NDJSON, Outgoing
+from topology.log import NDJSON, Outgoing
+from topology.position import NOWHERE
 from topology.reading import ALLOWED_DISORDER_MS
 from topology.rebuilding import Progress, progress
 from topology.recomputing import Rebuild
-from topology.sinks import Point
-from topology.state import Request, RowKey, StateStore
+from topology.state import GroupState, Request, RowKey, RowWrite, StateStore, StoredRow
 from topology.uuid7 import uuid7
 
 pytestmark = pytest.mark.timeout(300)
@@ -102,31 +105,21 @@ class Worker:
 
     async def rebuild(self, name: str, since: int, until: int, **how: Any) -> Progress:
         """Ask, and wait until it is over."""
-        id = await ask(self.stores.state, name, since, until, now_ms=self.engine.now_ms, **how)
-        outcome = await self.over(id)
-        await self.stores.state.delete_request(id)
+        asked = await ask(self.stores.state, name, since, until, now_ms=self.engine.now_ms, **how)
+        outcome = await self.over(asked)
+        await self.stores.state.delete_request(asked)
         await self.engine.checkpoint()
         return outcome
 
     async def over(self, id: str) -> Progress:
-        failed = self.group.failed
-        assert failed is not None
-        async with asyncio.timeout(120):
-            while True:
-                if failed.done():
-                    failed.result()
-                request = await self.stores.state.request(id)
-                assert request is not None
-                if (now := progress(request)) is not None and now.over:
-                    return now
-                await asyncio.sleep(0.001)
+        return await over(self.group, self.stores.state, id)
 
 
 async def ask(store: StateStore, name: str, since: int, until: int, *, now_ms: int, **how: Any) -> str:
-    asked = Rebuild(rollup=name, since=since, until=until, asked_ms=now_ms, **how)
-    id = uuid7(now_ms)
-    await store.put_request(Request(id=id, group="rollups", what=msgspec.json.encode(asked)))
-    return id
+    what = Rebuild(rollup=name, since=since, until=until, asked_ms=now_ms, **how)
+    asked = uuid7(now_ms)
+    await store.put_request(Request(id=asked, group="rollups", what=msgspec.json.encode(what)))
+    return asked
 
 
 @asynccontextmanager
@@ -172,11 +165,10 @@ async def sql(stores: Stores, statement: str, *values: object) -> None:
     await stores.state._database.write(lambda connection: connection.execute(statement, values))
 
 
-async def kept_rows(stores: Stores, *, data: bool = False) -> list[tuple[Any, ...]]:
-    """All rows of rollups with their versions."""
-    columns = "kind, at, key, upto, data" if data else "kind, at, key, version, upto, owed, data, until"
+async def kept_rows(stores: Stores) -> list[tuple[Any, ...]]:
+    """All rows with their versions."""
     return await stores.state._database.read(
-        lambda connection: connection.execute(f"SELECT {columns} FROM rows ORDER BY 1, 2, 3").fetchall()
+        lambda connection: connection.execute("SELECT * FROM rows ORDER BY kind, at, key").fetchall()
     )
 
 
@@ -435,9 +427,8 @@ async def test_what_was_falsified_is_told_and_put_right(tmp_path: Path, name: st
                 (table, *SECOND_DAY),
             ).fetchall()
         )
-        contents = {data for _, _, data in rows}
-        assert len(contents) > 1
-        (at, key, data), (_, _, other) = rows[0], next(row for row in rows if row[2] != rows[0][2])
+        (at, key, true), other = rows[0], next(row[2] for row in rows if row[2] != rows[0][2])
+        assert true != other
         await sql(
             stores, "UPDATE rows SET data = ? WHERE kind = ? AND at = ? AND key = ?", other, table, at, key
         )
@@ -566,10 +557,6 @@ async def test_events_that_came_too_late_are_put_into_their_windows(tmp_path: Pa
 # -- what is not done --
 
 
-async def archived_events_lost(stores: Stores, where: str, *values: object) -> None:
-    await sql(stores, f"DELETE FROM events WHERE {where}", *values)
-
-
 @pytest.mark.parametrize("name", KINDS)
 async def test_a_check_changes_nothing_and_tells_what_a_rebuild_would_change(
     tmp_path: Path, name: str
@@ -601,7 +588,7 @@ async def test_a_window_of_which_the_archive_lost_events_is_left_alone_unless_fo
     async with opened(tmp_path) as stores:
         await three_days_lived(stores)
         before = await everything(stores)
-        await archived_events_lost(stores, "time = ?", lost_ms)
+        await sql(stores, "DELETE FROM events WHERE time = ?", lost_ms)
         lost_minute = lost_ms // 60_000 * 60
         await sql(stores, "DELETE FROM rollups WHERE rollup = ? AND window = '1m'", name)
         async with at_end(stores) as worker:
@@ -654,7 +641,7 @@ async def test_a_gone_window_of_which_the_archive_lost_events_keeps_its_values(t
             await worker.live()
             assert await stores.state.keys_between("extractor_runtime/1m", 0, SECOND_DAY[1]) == []
             before = await everything(stores)
-            await archived_events_lost(stores, "type LIKE 'extraction.succeeded'")
+            await sql(stores, "DELETE FROM events WHERE type = 'extraction.succeeded'")
             outcome = await worker.rebuild("extractor_runtime", *SECOND_DAY)
             assert (outcome.status, outcome.differences) == ("done", ())
             assert outcome.left_alone > 0
@@ -711,9 +698,9 @@ async def test_a_rollup_that_the_group_has_not_is_said(tmp_path: Path) -> None:
 
 async def test_a_request_that_nobody_understands_fails_and_ends_no_worker(tmp_path: Path) -> None:
     async with working(tmp_path, now_ms=END_MS) as worker:
-        id = uuid7(END_MS)
-        await worker.stores.state.put_request(Request(id=id, group="rollups", what=b'{"rollup": 7}'))
-        outcome = await worker.over(id)
+        asked = uuid7(END_MS)
+        await worker.stores.state.put_request(Request(id=asked, group="rollups", what=b'{"rollup": 7}'))
+        outcome = await worker.over(asked)
         assert outcome.status == "failed"
         assert "not understood" in outcome.said
 
@@ -767,3 +754,217 @@ async def test_a_worker_folds_on_while_it_rebuilds(tmp_path: Path, name: str) ->
         await worker.engine.stop()
         expected = rollups(placed([*THREE_DAYS[::2], *rest]), watermark_ms=END_MS)
         assert same(await everything(stores), expected) == []
+
+
+class Broken(Failing):
+    """A store of rows that is away when it is asked for the archive's position, for longer than anyone is patient."""
+
+    async def read_group(self, group: str) -> GroupState | None:
+        if group == "archive" and self.failures.get("read_group", 0) > 0:
+            self.failures["read_group"] -= 1
+            await asyncio.sleep(0)
+            raise Unavailable("read_group failed on order")
+        state: GroupState | None = await self._inner.read_group(group)
+        return state
+
+
+async def test_a_store_that_is_away_for_long_is_no_archive_that_is_behind(tmp_path: Path) -> None:
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        broken = Broken(stores.state)
+        async with at_end(stores, store=broken) as worker:
+            broken.failures["read_group"] = 500
+            outcome = await worker.rebuild("space_storage", *SECOND_DAY)
+            assert (outcome.status, outcome.changed, outcome.said) == ("done", 0, "")
+            assert broken.failures["read_group"] == 0
+
+
+async def test_rows_that_a_crash_left_ahead_of_the_position_lose_nothing(tmp_path: Path) -> None:
+    # log        1 … n  │ n+1 … m
+    # position   saved ─┘        │   the process died between 1 and 3 of a checkpoint:
+    # rows       up to ──────────┘   the next one reads n+1 … again and skips what a row has
+    half = len(THREE_DAYS) // 2
+
+    class Dying(Failing):
+        async def save_group(self, group: str, state: GroupState) -> None:
+            if group == "rollups" and self.failures.get("save_group", 0):
+                await asyncio.get_running_loop().create_future()
+            await self._inner.save_group(group, state)
+
+    async with opened(tmp_path) as stores:
+        dying = Dying(stores.state)
+        worker = Worker(stores, now_ms=END_MS, store=dying)
+        await worker.engine.start()
+        await publish(stores, THREE_DAYS[:half])
+        await worker.live()
+        dying.failures["save_group"] = 1
+        await publish(stores, THREE_DAYS[half:])
+        await worker.engine.folded()
+        dead = asyncio.create_task(worker.group.checkpoint())
+        while await stores.state.owed_rows(["space_storage/1m"], 1) or not await stores.state.keys_between(
+            "space_storage/1d", MIDNIGHT_S + 2 * 86_400, LONG
+        ):
+            await asyncio.sleep(0.001)
+        for group in worker.engine.groups:
+            if group.name == "archive":
+                await group.checkpoint()
+        worker.engine.give_up()
+        dead.cancel()
+        await asyncio.gather(dead, return_exceptions=True)
+        await worker.engine.crash()
+        # Asked before there is a worker, so it is done before anything is read again; forced, so nothing hinders it.
+        ids = [
+            await ask(stores.state, name, MIDNIGHT_S, END_MS // 1000, now_ms=END_MS, force=True)
+            for name in ROLLUPS
+        ]
+        worker = Worker(stores, now_ms=END_MS)
+        owned = Group("rollups", [agent for agent in AGENTS if agent.group == "rollups"], worker.engine.parts)
+        await owned.start()
+        for asked in ids:
+            outcome = await over(owned, stores.state, asked)
+            assert (outcome.status, outcome.left_alone) == ("done", 0)
+            assert outcome.differences == ()
+        await owned.stop()
+        worker = Worker(stores, now_ms=END_MS)
+        await worker.engine.start()
+        await worker.live()
+        await worker.passes(END_MS)
+        await worker.engine.stop()
+        assert same(await everything(stores), EXPECTED) == []
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_rebuild_that_dies_anywhere_is_carried_out_again(
+    tmp_path: Path, name: str, seed: int
+) -> None:
+    random = Random(seed)
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        await sql(stores, "DELETE FROM rollups WHERE rollup = ?", name)
+        await sql(stores, "DELETE FROM rows WHERE kind LIKE ?", f"{name}/1%")
+        asked = await ask(stores.state, name, MIDNIGHT_S, END_MS // 1000, now_ms=END_MS)
+        for _ in range(3):
+            killed = Killed(random.randrange(20, 200), after=bool(random.getrandbits(1)))
+            worker = Worker(stores, now_ms=END_MS)
+            guard(worker.engine, killed)
+            living = asyncio.create_task(worker_until_over(worker, asked))
+            dying = asyncio.create_task(killed.dead.wait())
+            await asyncio.wait([living, dying], return_when=asyncio.FIRST_COMPLETED)
+            worker.engine.give_up()
+            living.cancel()
+            dying.cancel()
+            await asyncio.gather(living, dying, return_exceptions=True)
+            await worker.engine.crash()
+        worker = Worker(stores, now_ms=END_MS)
+        await worker.engine.start()
+        outcome = await worker.over(asked)
+        assert (outcome.status, outcome.refused) == ("done", ())
+        await worker.live()
+        await worker.engine.stop()
+        assert same(await everything(stores), EXPECTED) == []
+
+
+async def worker_until_over(worker: Worker, asked: str) -> None:
+    await worker.engine.start()
+    await worker.live()
+    await worker.over(asked)
+
+
+async def test_a_request_that_is_taken_back_is_left(tmp_path: Path) -> None:
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        await sql(stores, "DELETE FROM rows WHERE kind LIKE 'space_storage/1%'")
+
+        class TakenBack(Failing):
+            async def save_request(self, request: Request, *, expected: int) -> bool:
+                saved = await stores.state.save_request(request, expected=expected)
+                if expected == 2:
+                    await stores.state.delete_request(request.id)
+                return bool(saved)
+
+        async with at_end(stores, store=TakenBack(stores.state)) as worker:
+            rows = await kept_rows(stores)
+            asked = await ask(stores.state, "space_storage", MIDNIGHT_S, LONG, now_ms=END_MS)
+            while await stores.state.request(asked) is not None:
+                await asyncio.sleep(0.001)
+            for _ in range(20):
+                await asyncio.sleep(0.002)
+            await worker.engine.checkpoint()
+            assert await kept_rows(stores) == rows
+            assert not worker.group.failed.done()  # type: ignore[union-attr] - it was started
+
+
+async def test_a_finished_request_that_nobody_fetched_goes_after_a_day(tmp_path: Path) -> None:
+    async with working(tmp_path, now_ms=END_MS) as worker:
+        store = worker.stores.state
+        asked = await ask(store, "space_storage", MIDNIGHT_S, LONG, now_ms=END_MS - 3 * DAY_MS)
+        assert (await worker.over(asked)).status == "done"
+        worker.engine.now_ms += DAY_MS
+        for _ in range(20):
+            await asyncio.sleep(0.002)
+        assert await store.request(asked) is not None
+        worker.engine.now_ms += 1
+        async with asyncio.timeout(10):
+            while await store.request(asked) is not None:
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("moment", [1, 5])
+async def test_a_reading_that_starts_over_begins_the_rebuild_anew(
+    tmp_path: Path, name: str, moment: int
+) -> None:
+    """Rows change under the worker while it rebuilds, and it meets that in a checkpoint."""
+    async with opened(tmp_path) as stores:
+        await three_days_lived(stores)
+        before = await everything(stores)
+        await sql(stores, "DELETE FROM rows WHERE kind LIKE ?", f"{name}/1%")
+        await sql(stores, "DELETE FROM rollups WHERE rollup = ?", name)
+
+        class Disturbed(Failing):
+            told = 0
+
+            async def save_request(self, request: Request, *, expected: int) -> bool:
+                saved = await stores.state.save_request(request, expected=expected)
+                self.told += 1
+                if self.told == moment:
+                    group = worker.group
+                    key = RowKey(f"{name}/1m", MIDNIGHT_S - 86_400, "x")
+                    row = (await group.reading.rows.load([key]))[key]
+                    group.reading.rows.change(row, row.state, NOWHERE)
+                    await stores.state.save_rows(
+                        [
+                            RowWrite(
+                                StoredRow(
+                                    key, 7, NOWHERE, False, group._tables[key.table].pack(row.state), key.at
+                                ),
+                                0,
+                            )
+                        ]
+                    )
+                    first = group.reading
+                    await group.checkpoint()
+                    assert group.reading is not first
+                return bool(saved)
+
+        disturbed = Disturbed(stores.state)
+        async with at_end(stores, store=disturbed) as worker:
+            outcome = await worker.rebuild(name, MIDNIGHT_S, END_MS // 1000)
+            assert (outcome.status, outcome.refused) == ("done", ())
+            assert disturbed.told > moment
+        found = await everything(stores)
+        assert same(found, EXPECTED) == same(before, EXPECTED) == []
+
+
+async def over(group: Group, store: StateStore, id: str) -> Progress:
+    assert group.failed is not None
+    async with asyncio.timeout(60):
+        while True:
+            if group.failed.done():
+                group.failed.result()
+            request = await store.request(id)
+            assert request is not None
+            if (now := progress(request)) is not None and now.over:
+                return now
+            await asyncio.sleep(0.001)

@@ -27,9 +27,9 @@ FORGOTTEN_AFTER_MS = 24 * 3600 * 1000
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far it is. ``generation`` of the owner that carries it out, ``told_ms``: when; ``part``: of the range, 0 to 1.
-    ``changed`` counts rows that are other than before (with ``check``: would be), ``left_alone`` those that were not
-    touched; ``differences`` and ``refused`` describe the first of either, when it is over."""
+    """How far it is. ``generation`` of the owner that carries it out, ``told_ms``: when; ``part``: of the range, 0 to
+    1. ``changed`` counts rows that are other than before (with ``check``: would be), ``left_alone`` those that were
+    not touched; ``differences`` and ``refused`` describe the first of either, when it is over."""
 
     status: Literal["running", "done", "failed"]
     generation: int
