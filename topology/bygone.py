@@ -48,7 +48,7 @@ class Bygone:
     ) -> None:
         """Compare and write. Waits while a store or the sink is away; raises ``Refused``."""
         fresh: dict[Address, Point] = {}
-        async for points in self._points(operator, rows, reading, start, end):
+        async for points in self._points(rollup, operator, rows, reading, start, end):
             fresh |= {_address(point): point for point in points if start <= point.time < end}
         changed: list[Point] = []
         for window in rollup.windows.values():
@@ -68,6 +68,7 @@ class Bygone:
 
     async def _points(
         self,
+        rollup: JobRollup | UptimeRollup,
         operator: JobOperator | ServiceOperator,
         rows: RowCache,
         reading: Reading,
@@ -76,7 +77,9 @@ class Bygone:
     ) -> AsyncIterator[Sequence[Point]]:
         if isinstance(operator, JobOperator):
             saved = [
-                Saved(each.row.key, 0, each.state) for each in rows.dirty() if start <= each.row.key.at < end
+                Saved(each.row.key, 0, each.state)
+                for each in rows.dirty()
+                if each.row.key.table == rollup.minutes and start <= each.row.key.at < end
             ]
             async for points in operator.values(saved):
                 yield points

@@ -27,12 +27,13 @@ FORGOTTEN_AFTER_MS = 24 * 3600 * 1000
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far it is. ``generation`` of the owner that carries it out; ``part``: of the range, 0 to 1. ``changed``
-    counts rows that are other than before (with ``check``: would be), ``left_alone`` those that were not touched;
-    ``differences`` and ``refused`` describe the first of either, when it is over."""
+    """How far it is. ``generation`` of the owner that carries it out, ``told_ms``: when; ``part``: of the range, 0 to
+    1. ``changed`` counts rows that are other than before (with ``check``: would be), ``left_alone`` those that were
+    not touched; ``differences`` and ``refused`` describe the first of either, when it is over."""
 
     status: Literal["running", "done", "failed"]
     generation: int
+    told_ms: int
     part: float = 0.0
     events: int = 0
     windows: int = 0
@@ -66,11 +67,18 @@ class Rebuilding:
             known = progress(request)
             if known is None or not known.over:
                 await self._carry_out(request)
-            elif self._parts.clock_ms() - _asked(request).asked_ms > FORGOTTEN_AFTER_MS:
+            elif self._parts.clock_ms() - known.told_ms > FORGOTTEN_AFTER_MS:
                 await outages.ridden_out("state", lambda: store.delete_request(request.id))  # noqa: B023 - at once
 
     async def _carry_out(self, request: Request) -> None:
-        asked = _asked(request)
+        try:
+            asked = _asked(request)
+        except msgspec.DecodeError as error:
+            # Of another version, perhaps. It would end every worker that starts.
+            await self._tell(
+                request, self._progress("failed", said=f"what is asked is not understood: {error}")
+            )
+            return
         rollup = self._owner.rollups.get(asked.rollup)
         if rollup is None:
             said = f"group {self._owner.name} has no rollup {asked.rollup}"
@@ -115,13 +123,14 @@ class Rebuilding:
         part: float = 0.0,
         said: str = "",
     ) -> Progress:
-        generation = self._owner.generation
+        generation, now_ms = self._owner.generation, self._parts.clock_ms()
         if work is None:
-            return Progress(status=status, generation=generation, said=said)
+            return Progress(status=status, generation=generation, told_ms=now_ms, said=said)
         found = work.found
         return Progress(
             status=status,
             generation=generation,
+            told_ms=now_ms,
             part=part,
             events=work.events,
             windows=found.windows,
