@@ -257,8 +257,7 @@ class Delivery:
         if self._under_way and not await self._values.owned():
             # What was just written may lie over values of another worker's, made of rows that we have not seen. It
             # may be about to settle the very rows, so it gets a note as well.
-            keys = [key for key, _ in settled]
-            await self._outages.ridden_out("state", lambda: self._store.owe_rows(keys))
+            await self._owe([key for key, _ in settled])
             await self._leave_note()
         elif settled:
             await self._outages.ridden_out("state", lambda: self._store.settle_rows(settled))
@@ -278,14 +277,16 @@ class Delivery:
         self._doubt = Doubt()
         self._under_way = Doubt()
 
+    async def _owe(self, keys: Sequence[RowKey]) -> None:
+        await self._outages.ridden_out("state", lambda: self._store.owe_rows(keys))
+
     async def _write_again(self) -> None:
         """See to it that what is in doubt is written once more."""
         due, self._doubt = [self._doubt], Doubt()
         for doubt in (*due, *await self._notes.due()):
-            keys = doubt.keys
-            if keys:
+            if doubt.keys:
                 self._overflowed = True
-                await self._outages.ridden_out("state", lambda keys=keys: self._store.owe_rows(keys))
+                await self._owe(doubt.keys)
             if doubt.since_ms is not None:
                 self._values.tell_again(doubt.since_ms)
                 self._time_passes = True

@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from enum import Enum, auto
 from typing import TypeVar
 
 import msgspec
@@ -19,25 +18,24 @@ import msgspec
 from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.checkpoints import Checkpoints
-from topology.delivery import SEEK_EVERY_S, WRITTEN_AT_A_TIME, Delivery
+from topology.delivery import SEEK_EVERY_S, Delivery
 from topology.doubles import Doubles, DoublesTable
 from topology.doubt import Notes
 from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
 from topology.intake import Intake
-from topology.log import LogReader, LogReplaced, message_before
+from topology.log import LogReader, LogReplaced
 from topology.operators import Kind, Scope, kinds
 from topology.parts import GroupParts
-from topology.position import MAX_INDEX, NOWHERE, Position, place, position
+from topology.position import NOWHERE, place
+from topology.present_values import PresentValues
 from topology.reading import ALLOWED_DISORDER_MS, Reading
 from topology.rebuilding import Rebuilding
 from topology.recomputing import Owner
-from topology.rows import RowCache, Saved, Table
-from topology.services import Passing
-from topology.sinks import Point
+from topology.rows import RowCache, Table
 from topology.state import GroupState, RowKey
 from topology.views import View
-from topology.windows import MINUTE
+from topology.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +52,6 @@ MEASURE_LAG_EVERY_MS = 5_000
 LOOK_FOR_REQUESTS_EVERY_S = 1.0
 #: How long a rebuild waits for a sink that answers, before it says that it is done.
 REBUILT_PATIENCE_S = 60.0
-
-
-class Seen(Enum):
-    """What became of a message that was read before."""
-
-    THERE = auto()
-    CUT = auto()
-    OTHER = auto()
 
 
 class Group:
@@ -93,7 +83,7 @@ class Group:
         self._delivery: Delivery | None = None
         self._checkpoints: Checkpoints | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._told_epoch = 0
+        self._whereabouts = Whereabouts(name, parts, self._save_beginning)
         #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
         #: all the same, and the rows would then look as if another worker had written them.
         self._checkpointing = asyncio.Lock()
@@ -118,7 +108,7 @@ class Group:
                 parts.store,
                 self._settle,
                 self._owing,
-                _Values(self),
+                PresentValues(self._kinds, lambda: self.reading, self._owned),
                 Notes(self.name, parts.store, parts.outages, parts.clock_ms),
                 dead_letters=parts.dead_letters,
                 outages=parts.outages,
@@ -275,105 +265,19 @@ class Group:
     async def _opened(self, reading: Reading) -> tuple[LogReader, int]:
         """A reader at the right place, and the epoch of its log. Looked up anew in every try, and once more when
         the reader is open: the log may have been replaced in between."""
-        epoch, offset = await self._where(reading)
+        epoch, offset = await self._whereabouts.of(reading)
         reader = await self._parts.log.reader(offset)
         try:
-            if await self._where(reading) != (epoch, offset):
+            if await self._whereabouts.of(reading) != (epoch, offset):
                 raise LogReplaced
         except BaseException:
             await reader.close()
             raise
         return reader, epoch
 
-    async def _where(self, reading: Reading) -> tuple[int, int]:
-        """Epoch and offset to read from: after what was handed out, or the first event of a new log."""
-        read = reading.read_up_to
-        if read == NOWHERE:
-            return await self._beginning(reading)
-        was = place(read)
-        match await self._same_log(read, reading.read_digest):
-            case Seen.THERE:
-                return was.epoch, _after(reading.handed_up_to, was.epoch)
-            case Seen.CUT:
-                await self._tell_of_cut(reading, was.offset)
-                return was.epoch, was.offset + 1
-            case Seen.OTHER:
-                epoch = await self._agreed_epoch(await self._parts.store.raise_epoch(was.epoch))
-                self._tell_of_new_log(was.offset, epoch)
-                return epoch, 0
-
-    async def _beginning(self, reading: Reading) -> tuple[int, int]:
-        """Where a group begins that has read nothing. What it leaves out counts as read, and that is saved first: a
-        crash must not move the beginning past what came meanwhile."""
-        epoch = await self._agreed_epoch(await self._parts.store.epoch())
-        if reading.begins_at_first or self._parts.log_start == "first":
-            return epoch, 0
-        log_of_ours = self._parts.log
-        offset = await log_of_ours.offset_since(self._parts.log_start)
-        before = await message_before(log_of_ours, offset) if offset else None
-        if before is None:
-            # Decided once: what comes while the log is reopened, or the worker is down, is not to be left out.
-            reading.begins_at_first = True
-            await self._save_beginning(reading)
-            return epoch, 0
-        reading.begin_after(position(epoch, before.offset, MAX_INDEX), before.digest())
-        await self._save_beginning(reading)
-        log.info("group %s has no saved position and begins at message %d of the log", self.name, offset)
-        return epoch, before.offset + 1
-
     async def _save_beginning(self, reading: Reading) -> None:
         async with self._checkpointing:
             await self._started(self._checkpoints).save_beginning(reading)
-
-    async def _same_log(self, read: Position, digest: bytes) -> Seen:
-        """Whether the log still has this message, has cut it away, or is another log."""
-        offset = place(read).offset
-        found = await self._parts.log.message_at(offset)
-        if found is not None and found.digest() == digest:
-            return Seen.THERE
-        first = await self._parts.log.first_offset()
-        return Seen.CUT if found is None and first is not None and first > offset else Seen.OTHER
-
-    async def _agreed_epoch(self, epoch: int) -> int:
-        """``epoch``, or a later one if what another group read in it is not in this log: groups that notice a
-        new log at different times, or not at all, name it alike all the same."""
-        store = self._parts.store
-        while True:
-            others = [
-                state
-                for state in (await store.read_groups()).values()
-                if state.read_up_to != NOWHERE and place(state.read_up_to).epoch == epoch
-            ]
-            if not others:
-                return epoch
-            witness = max(others, key=lambda state: state.read_up_to)
-            if await self._same_log(witness.read_up_to, witness.digest) is not Seen.OTHER:
-                return epoch
-            epoch = await store.raise_epoch(epoch)
-
-    async def _tell_of_cut(self, reading: Reading, offset: int) -> None:
-        first = await self._parts.log.first_offset()
-        if first is None or reading.told == first:
-            return
-        reading.told = first
-        self._parts.metrics.cut(self.name, first - offset - 1)
-        log.error(
-            "data at risk: the log was cut before it was read: up to %d message(s) are gone for group %s, reading "
-            "on at the first that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
-            first - offset - 1,
-            self.name,
-        )
-
-    def _tell_of_new_log(self, offset: int, epoch: int) -> None:
-        if self._told_epoch != epoch:
-            self._told_epoch = epoch
-            log.error(
-                "the log is a new one (message %d is not what group %s read there): reading it from its first "
-                "event as epoch %d; what the old log held and nobody had read is lost",
-                offset,
-                self.name,
-                epoch,
-            )
 
     async def _quiet(self, reading: Reading, reader: LogReader) -> None:
         """A quiet log at whose end we are moves the watermark with the clock."""
@@ -473,26 +377,7 @@ class Group:
             await rebuilding.carry_out_all()
             await self._parts.sleep(LOOK_FOR_REQUESTS_EVERY_S)
 
-    # -- values --
-
-    async def values(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
-        """What the sink is told of these rows."""
-        operators = self.reading.operators
-        by_rollup: dict[str, list[Saved]] = {}
-        for row in rows:
-            by_rollup.setdefault(self._kinds[row.key.table].rollup.name, []).append(row)
-        waiting: list[Point] = []
-        for name, theirs in by_rollup.items():
-            async for points in operators[name].values(theirs):
-                waiting += points
-                if len(waiting) >= WRITTEN_AT_A_TIME:
-                    yield waiting
-                    waiting = []
-                await asyncio.sleep(0)
-        if waiting:
-            yield waiting
-
-    async def owned(self) -> bool:
+    async def _owned(self) -> bool:
         """Whether no other worker has taken over."""
         store = self._parts.store
         taken = await self._parts.outages.ridden_out("state", lambda: store.generation(self.name))
@@ -524,46 +409,6 @@ class Group:
     def sink_away(self) -> str | None:
         """What the rollup sink said when it did not take a write, None while it does."""
         return None if self._delivery is None else self._delivery.away
-
-
-class _Values:
-    """The values of a group, as its ``Delivery`` asks for them: always of the present reading."""
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-
-    def of(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
-        return self._group.values(rows)
-
-    async def passing(self) -> Passing | None:
-        for each in self._group.reading.timed:
-            if (passing := await each.passing()) is not None:
-                return passing
-        return None
-
-    def told(self, passing: Passing) -> None:
-        for each in self._group.reading.timed:
-            each.told_ms = passing.told_ms
-
-    def since(self, points: Sequence[Point]) -> int | None:
-        timed = {each.name for each in self._group.reading.timed}
-        starts = [point.time for point in points if point.rollup in timed and point.window == MINUTE.name]
-        return min(starts) * 1000 if starts else None
-
-    def tell_again(self, since_ms: int) -> None:
-        for each in self._group.reading.timed:
-            each.tell_again(since_ms)
-
-    async def owned(self) -> bool:
-        return await self._group.owned()
-
-
-def _after(handed_up_to: Position, epoch: int) -> int:
-    """The offset after what was handed out, in a log that is still the one of ``epoch``."""
-    if handed_up_to == NOWHERE:
-        return 0
-    last = place(handed_up_to)
-    return last.offset + 1 if last.epoch == epoch else 0
 
 
 async def _ended(*tasks: asyncio.Task[None]) -> None:
