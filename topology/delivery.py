@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -282,10 +283,10 @@ class Delivery:
         """See to it that what is in doubt is written once more."""
         due, self._doubt = [self._doubt], Doubt()
         for doubt in (*due, *await self._notes.due()):
-            keys = doubt.keys
-            if keys:
+            if doubt.keys:
                 self._overflowed = True
-                await self._outages.ridden_out("state", lambda keys=keys: self._store.owe_rows(keys))
+                owe = partial(self._store.owe_rows, doubt.keys)
+                await self._outages.ridden_out("state", owe)
             if doubt.since_ms is not None:
                 self._values.tell_again(doubt.since_ms)
                 self._time_passes = True
