@@ -106,7 +106,7 @@ async def test_the_one_of_the_lower_generation_stops_with_a_clear_error(stores: 
         await lived(second)
     group = first.groups[0]
     with pytest.raises(
-        Superseded, match="another worker took over group rollups .* run one worker per group"
+        Superseded, match=r"another worker took over group rollups .* run one worker per group"
     ):
         await group.checkpoint()
     await first.crash()
@@ -133,8 +133,7 @@ async def test_rows_that_the_first_saves_after_the_second_has_begun_are_read_aga
     await second.folded()
     await first.folded()
     with pytest.raises(Superseded):  # by the last step, after rows and values
-        for _ in range(9):
-            await first.groups[0].checkpoint()
+        await first.groups[0].checkpoint()
     await first.crash()
     await publish(stores, AT_LAST)
     await lived(second)

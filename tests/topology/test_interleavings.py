@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +20,11 @@ from tests.topology import lives
 from tests.topology.engine import NOW_MS, Engine, publish, rollup
 from tests.topology.lives import AT_LAST, FIRST, THEN, everything, must_be
 from tests.topology.stores import Failing, Stores, opened
+from topology import windows
 from topology.agents import Agent, Batches
 from topology.errors import Unavailable
-from topology.position import place
+from topology.position import place, position
+from topology.rows import RowCache
 from topology.sinks import Point
 from topology.state import RowKey, StoredRow
 
@@ -333,3 +336,69 @@ async def test_rows_of_every_kind_that_leave_a_tiny_cache_while_they_are_saved_a
     await lives.lived(engine)
     await engine.stop()
     assert same(must_be(events), await everything(stores)) == []
+
+
+async def test_a_row_that_leaves_the_cache_while_another_is_looked_up_is_not_taken_for_absent(
+    stores: Stores,
+) -> None:
+    class Slow(Failing):
+        asked = asyncio.Event()
+        answering = asyncio.Event()
+
+        async def load_rows(self, keys: Sequence[RowKey]) -> Mapping[RowKey, StoredRow]:
+            if peeked in keys:
+                self.asked.set()
+                await self.answering.wait()
+            rows: Mapping[RowKey, StoredRow] = await stores.state.load_rows(keys)
+            return rows
+
+    there, peeked, *others = (space_storage.row_key(windows.MINUTE, 60 * n, ("s",)) for n in range(20))
+    slow = Slow(stores.state)
+    cache = RowCache(
+        slow,
+        {there.table: space_storage},
+        owing=[there.table],
+        versions=itertools.count(1),
+        max_bytes=2_000,
+        outages=stores.outages,
+    )
+    row = (await cache.load([there]))[there]
+    cache.change(row, (1, 0, 1, 0, 1), position(0, 0))
+    await cache.save(cache.dirty())
+    peeking = asyncio.create_task(cache.peek([there, peeked]))
+    await slow.asked.wait()
+    for other in others:
+        await cache.load([other])
+    slow.answering.set()
+    assert await peeking == {there: (1, 0, 1, 0, 1)}
+
+
+async def test_a_write_that_is_carried_out_after_newer_ones_does_not_stay(stores: Stores) -> None:
+    class Late(Failing):
+        """Its first write is not answered in time, and carried out at last."""
+
+        first: Sequence[Point] | None = None
+
+        async def write(self, points: Sequence[Point]) -> None:
+            if self.first is None:
+                self.first = points
+                raise Unavailable("no answer within 10 s")
+            await stores.rollups.write(points)
+
+    late = Late(stores.rollups)
+    engine = Engine(stores)
+    engine.parts = dataclasses.replace(engine.parts, rollup_sink=late)
+    await engine.start()
+    await publish(stores, FIRST)
+    await lives.lived(engine)
+    await publish(stores, [*THEN, *AT_LAST])
+    await lives.lived(engine)
+    assert late.first is not None
+    await stores.rollups.write(late.first)
+    assert same(must_be([*FIRST, *THEN, *AT_LAST]), await everything(stores)) != []
+    engine.groups[0].seek_owed()
+    async with asyncio.timeout(30):
+        while same(must_be([*FIRST, *THEN, *AT_LAST]), await everything(stores)):
+            await engine.tick()
+    await lives.lived(engine)
+    await engine.stop()
