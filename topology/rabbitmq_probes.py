@@ -99,8 +99,8 @@ class Probes:
     async def holds(self, connection: Connection, event_id: str, *, after: int, end: int) -> bool:
         """Whether a message with this id, published about when the log ended at ``after``, lies before ``end``, or may
         have lain there until retention cut it off. Reads all of that, at a few µs a message."""
-        async with self._looking(connection, max(0, after - LOOKED_BACK_MESSAGES), LAST_PREFETCH) as look:
-            look.wanted = event_id
+        start = max(0, after - LOOKED_BACK_MESSAGES)
+        async with self._looking(connection, start, LAST_PREFETCH, event_id) as look:
             while True:
                 before = look.count
                 await look.round()
@@ -140,11 +140,13 @@ class Probes:
 
     @asynccontextmanager
     async def _looking(
-        self, connection: Connection, where: int | str | datetime, prefetch: int
+        self, connection: Connection, where: int | str | datetime, prefetch: int, wanted: str | None = None
     ) -> AsyncIterator[_Look]:
         with unavailable(self._broker, "looking into the log"):
             try:
                 async with asyncio.timeout(CALL_LIMIT_S), _scanned_channel(connection, prefetch) as look:
+                    # Before it begins: messages may come together with the answer to that.
+                    look.wanted = wanted
                     await look.begin(self._queue, where)
                     yield look
                     if look.strange:
@@ -216,6 +218,6 @@ class _Look:
             self.first = self.first or found
             self.end = found.offset + 1
             self.count += 1
-            self.found |= found.event_id == self.wanted
+            self.found |= self.wanted is not None and found.event_id == self.wanted
             self._tag = delivery.tag
         self._came.set()
