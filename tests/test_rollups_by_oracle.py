@@ -81,7 +81,12 @@ async def live(engine: Engine, pieces: list[Piece]) -> None:
     while pieces:
         piece = pieces.pop(0)
         batches = [piece.events] if piece.together else [[event] for event in piece.events]
-        await publish_batches(engine.stores, batches)
+        publishing = asyncio.create_task(publish_batches(engine.stores, batches))
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            await publishing  # by somebody else, who does not die
+            raise
         if piece.folded:
             await engine.folded()
         if piece.checkpoint:
