@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,15 +23,18 @@ from tests.topology.engine import Engine, every_rollup, publish_batches, unsynce
 from tests.topology.stores import Killed, opened
 from topology.reading import ALLOWED_DISORDER_MS
 
-#: Of each property; `make fuzz` asks for fifteen times as many, which take about ten minutes.
+#: Of each property.
 EXAMPLES = 25
+#: What a profile with more examples makes of them: `make fuzz` asks for fifteen times as many, ten minutes of them.
+FACTOR = max(1, settings().max_examples // 200)
+
+pytestmark = pytest.mark.timeout(300 * FACTOR)
 
 
 def examples(count: int) -> settings:
     """``count`` examples, and more where the profile says so."""
-    factor = max(1, settings().max_examples // 200)
     return settings(
-        max_examples=count * factor, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+        max_examples=count * FACTOR, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
     )
 
 
@@ -81,7 +85,12 @@ async def live(engine: Engine, pieces: list[Piece]) -> None:
     while pieces:
         piece = pieces.pop(0)
         batches = [piece.events] if piece.together else [[event] for event in piece.events]
-        await publish_batches(engine.stores, batches)
+        publishing = asyncio.create_task(publish_batches(engine.stores, batches))
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            await publishing  # by somebody else, who does not die
+            raise
         if piece.folded:
             await engine.folded()
         if piece.checkpoint:
