@@ -52,7 +52,8 @@ def command(settings: Settings, name: str, since: datetime, until: datetime, che
     """Compute the windows of rollup NAME that overlap the range anew, from the archived raw events.
 
     The worker that runs does it between two batches; where none runs, this command does. All sizes of window are
-    rebuilt; of extractor_runtime and service_uptime whole days, which are merges of their minutes. A window that has more events in it than the archive holds is left alone, and named.
+    rebuilt; of extractor_runtime and service_uptime whole days, which are merges of their minutes. A
+    window that has more events in it than the archive holds is left alone, and named.
     """
     rollup_named(name)
     begins, ends = epoch_s(since), epoch_s(until)
