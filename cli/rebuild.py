@@ -26,8 +26,10 @@ from topology.recomputing import Rebuild
 from topology.state import Request, StateStore
 from topology.uuid7 import uuid7
 
-#: A worker looks for requests every second; one that is busy or waits for a server takes longer.
+#: A worker looks for requests every second; one that waits for a server takes longer.
 TAKEN_WITHIN_S = 15.0
+#: A worker that carries out another request tells of it, but for the time in which it waits for the archive.
+TOLD_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.2
 
 
@@ -50,7 +52,8 @@ def command(settings: Settings, name: str, since: datetime, until: datetime, che
     """Compute the windows of rollup NAME that overlap the range anew, from the archived raw events.
 
     The worker that runs does it between two batches; where none runs, this command does. All sizes of window are
-    rebuilt. A window that has more events in it than the archive holds is left alone, and named.
+    rebuilt; of extractor_runtime and service_uptime whole days, which are merges of their minutes. A
+    window that has more events in it than the archive holds is left alone, and named.
     """
     rollup_named(name)
     begins, ends = epoch_s(since), epoch_s(until)
@@ -101,20 +104,34 @@ async def _rebuilt(settings: Settings, asked: Rebuild) -> Progress:
                 task, description=f"rebuilding {asked.rollup}, {now.events} events", completed=now.part
             )
 
-        if not alone and (outcome := await _over(store, request.id, show, patience_s=TAKEN_WITHIN_S)):
+        if not alone and (outcome := await _taken(store, request, show)):
             return outcome
-        await _work(stack, settings, group)
-        outcome = await _over(store, request.id, show, patience_s=None)
-        assert outcome is not None  # noqa: S101 - there is no end to the patience
-        return outcome
+        return await _over(store, request.id, show, await _work(stack, settings, group))
+
+
+async def _taken(store: StateStore, ours: Request, show: Callable[[Progress], None]) -> Progress | None:
+    """How it ended; None where no worker takes it in time. One that is at work for others is waited for: whoever took
+    the group from it would end it."""
+    loop = asyncio.get_running_loop()
+    begun, seen = loop.time(), dict[str, int]()
+    while True:
+        requests = {each.id: each for each in await store.requests(ours.group)}
+        request = requests.pop(ours.id, None)
+        if request is not None and progress(request) is not None:
+            return await _over(store, ours.id, show, None)
+        others = {each.id: each.version for each in requests.values()}
+        if others != seen:
+            begun, seen = loop.time(), others
+        at_work = any((now := progress(each)) is not None and not now.over for each in requests.values())
+        if loop.time() - begun > (TOLD_WITHIN_S if at_work else TAKEN_WITHIN_S):
+            return None
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _over(
-    store: StateStore, id: str, show: Callable[[Progress], None], *, patience_s: float | None
-) -> Progress | None:
-    """How it ended; None where nobody takes it in time."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    store: StateStore, id: str, show: Callable[[Progress], None], failed: asyncio.Future[None] | None
+) -> Progress:
+    """How it ended. ``failed``: of whoever carries it out in this process."""
     while True:
         request = await store.request(id)
         now = None if request is None else progress(request)
@@ -122,18 +139,18 @@ async def _over(
             show(now)
             if now.over:
                 return now
-        elif patience_s is not None and loop.time() - begun > patience_s:
-            return None
+        if failed is not None and failed.done():
+            failed.result()
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _work(stack: AsyncExitStack, settings: Settings, group: str) -> None:
-    """Own the group, without reading on."""
+async def _work(stack: AsyncExitStack, settings: Settings, group: str) -> asyncio.Future[None]:
+    """Own the group, without reading on. What is returned fails where that cannot go on."""
     from cli.running import Running, opened  # the help text does not wait for Faust
 
     logs.configure(settings.log_format, sys.stderr, secrets=settings.secrets)
     part = await opened(stack, settings, patience=process.START_PATIENCE)
-    await Running(stack, settings, part).own(group)
+    return await Running(stack, settings, part).own(group)
 
 
 def _told(asked: Rebuild, outcome: Progress) -> int:

@@ -145,12 +145,15 @@ class Running:
             doubled_downloads_once=settings.doubled_downloads_once,
         )
 
-    async def own(self, group: str) -> None:
-        """Own a group without reading the log: what is asked of its owner is carried out. Until the stack ends."""
+    async def own(self, group: str) -> asyncio.Future[None]:
+        """Own a group without reading the log: what is asked of its owner is carried out. Until the stack ends. What is
+        returned fails where the group cannot go on."""
         members = [agent for agent in AGENTS if agent.group == group]
         owned = Group(group, members, self._group_parts())
         await owned.start()
         self._stack.push_async_callback(owned.stop)
+        assert owned.failed is not None  # noqa: S101 - it was started
+        return owned.failed
 
     def web_application(self, host: str, keys: Keys) -> web.Application:
         """Ingest, queries and the page."""

@@ -91,7 +91,7 @@ class Checkpoints:
         if self._delivery is not None:
             self._delivery.offer(owing)  # 2
             await self._delivery.delivered(SINK_PATIENCE_S)
-        state = msgspec.structs.replace(state, told_ms=reading.told_ms)
+        state = msgspec.structs.replace(state, told_ms=_told(reading.told_ms, state.watermark))
         now = parts.clock_ms()
         if self._worth_saving(state, now):
             await self._save_group(state)  # 3
@@ -193,3 +193,9 @@ class Checkpoints:
         behind = min(min(each.positions.values(), default=NOWHERE) for each in groups.values())
         before_ms = (horizon - DAY.seconds) * 1000
         await outages.ridden_out("state", lambda: store.purge_arrivals(behind, before_ms))
+
+
+def _told(told_ms: int | None, watermark: int | None) -> int | None:
+    """What may be saved of ``told_ms``. The watermark may have moved on since the state was made: whoever starts from
+    that state writes values as of its watermark over those that were told later, and must tell of that time again."""
+    return told_ms if told_ms is None or watermark is None else min(told_ms, watermark)
