@@ -30,10 +30,11 @@ def dies_at(step: str) -> None:
     async def dying(*arguments: Any, **named: Any) -> Any:
         nonlocal left
         left -= 1
-        if left == 0 and moment == "before":
+        last = left == 0
+        if last and moment == "before":
             die()
         answer = await real(*arguments, **named)
-        if left == 0:
+        if last:
             die()
         return answer
 

@@ -81,8 +81,11 @@ class Dying(Instance):
             stderr=asyncio.subprocess.STDOUT,
         )
         STARTED.append(process)
-        async with asyncio.timeout(START_LIMIT_S):
-            said, _ = await process.communicate()
+        ending = asyncio.ensure_future(process.communicate())
+        done, _ = await asyncio.wait([ending], timeout=START_LIMIT_S)
+        if not done:
+            process.terminate()
+        said, _ = await ending
         assert process.returncode == -signal.SIGKILL, f"{step}: {said.decode(errors='replace')}"
 
 
