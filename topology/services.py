@@ -229,7 +229,8 @@ class ServiceOperator:
         begins = [first for each in self._services.values() if (first := each.first_ms) is not None]
         told = self.told_ms
         if told is None:  # the day of the first result has a row as soon as it has begun
-            told = min((first - first % (DAY.seconds * 1000) for first in begins), default=watermark)
+            told = min((first - first % DAY_MS for first in begins), default=watermark)
+        told = max(told, kept_from(self._horizon()) * 1000)  # before it nobody is told of anything
         if watermark <= told:
             return None
         live = [name for name, service in self._services.items() if service.told_of(told, told + MINUTE_MS)]

@@ -301,3 +301,28 @@ async def test_a_clock_that_steps_back_an_hour_moves_nothing_back(stores: Stores
     await lived(engine)
     await engine.stop()
     await is_right(stores, events, watermark_ms=watermark)
+
+
+@pytest.mark.usefixtures("soon_quiet")
+async def test_a_first_result_of_decades_ago_makes_time_pass_from_the_horizon_on(stores: Stores) -> None:
+    # 1970                                   horizon        now
+    # first result ──────── nobody is told ──┤── told ──────┤
+    engine = Engine(stores, keep=timedelta(days=2))
+    asked: list[int] = []
+    await engine.start()
+    await publish(stores, [{**ping(0, "eu"), "time": 0}, ping(-3, "us")])
+    await reaches(engine, NOW_MS)
+    (group,) = [group for group in engine.groups if group.name == "rollups"]
+    (timed,) = group.reading.timed
+    passing = timed.passing
+
+    async def counted() -> Any:
+        passed = await passing()
+        asked.append(1)
+        return passed
+
+    timed.passing = counted  # type: ignore[method-assign] # counted
+    await lived(engine)
+    assert timed.told_ms == group.reading.watermark
+    assert len(asked) < 24 * 4, "an hour at a time, and two days and the one before them"
+    await engine.stop()
