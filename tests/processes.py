@@ -59,6 +59,7 @@ class Instance:
             **KEEP_ALL,
             **(settings or {}),
         }
+        self._up: Service | None = None
 
     async def run(self, *arguments: str, input: bytes | None = None) -> Ended:
         """Run a command to its end."""
@@ -91,9 +92,26 @@ class Instance:
 
     async def begin(self, command: str, port: int, *options: str) -> Service:
         """Start it and do not wait."""
-        return Service(await self._spawn(command, "--port", str(port), *options), port)
+        service = Service(await self._spawn(command, "--port", str(port), *options), port)
+        if command == "up":
+            self._up = service
+        return service
 
     async def rows(self, name: str, window: str) -> Rows:
+        """The rows by time and key tags: of the running `up` where one answers, else of the command."""
+        if self._up is not None and self._up.process.returncode is None:
+            url = f"{self._up.url}/v1/rollups/{name}"
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with (
+                    asyncio.timeout(ANSWER_LIMIT_S),
+                    aiohttp.ClientSession() as session,
+                    session.get(url, params={"window": window}) as answer,
+                ):
+                    if answer.status == 200:
+                        return keyed(name, (await answer.json())["rows"])
+        return await self.printed_rows(name, window)
+
+    async def printed_rows(self, name: str, window: str) -> Rows:
         """What `eventsink rollups` prints, by time and key tags."""
         document = await self._asked("rollups", name, "--window", window, "--format", "json")
         return keyed(name, document["rows"])

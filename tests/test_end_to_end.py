@@ -12,6 +12,8 @@ from tests.deployments import BOTH, Deployment
 from tests.processes import (
     SAMPLE,
     comes_to_the_expected_numbers,
+    differences,
+    expected,
     holds_each_event_once,
     sample_lines,
 )
@@ -31,6 +33,10 @@ async def test_the_sample_gives_exactly_the_expected_rollups(
     sent = await instance.run("send", str(SAMPLE))
     assert sent.code == 0, sent.err
     await comes_to_the_expected_numbers(instance)
+    want = expected("1h")["extractor_runtime"]
+    assert (
+        differences("extractor_runtime", await instance.printed_rows("extractor_runtime", "1h"), want) == []
+    )
     await holds_each_event_once(instance, sample_lines())
     assert 'eventsink_ledger_imbalance_events{agent="storage"} 0.0' in await service.metrics()
     assert await service.stop() == 0

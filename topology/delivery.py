@@ -137,6 +137,7 @@ class Delivery:
         delay = FIRST_DELAY_S
         while True:
             await self._wake.wait()
+            await asyncio.sleep(0)  # a turn may have nothing to write, and there may be many of those
             if not self._waiting and self._sought and self.away is None:
                 self._sought = False
                 await self._write_again()

@@ -23,7 +23,7 @@ from topology.doubles import Doubles, DoublesTable
 from topology.doubt import Notes
 from topology.errors import Conflict, EventsinkError, Unavailable
 from topology.ids import Ids, IdTable
-from topology.intake import Intake
+from topology.intake import FUTURE_MS, Intake
 from topology.log import LogReader, LogReplaced
 from topology.operators import Kind, Scope, kinds
 from topology.parts import GroupParts
@@ -305,7 +305,9 @@ class Group:
                 yield view
                 view.count(self.name)
                 if batch.latest_ms is not None:
-                    reading.seen(agent.name, batch.latest_ms)
+                    # A stamp of somebody else's may lie in the future: nothing has passed that is yet to come.
+                    latest_ms = min(batch.latest_ms, self._parts.clock_ms() + FUTURE_MS)
+                    reading.seen(agent.name, latest_ms)
                 reading.done(agent.name, batch.last)
 
     # -- checkpoints --

@@ -5,7 +5,7 @@ Summaries are kept in memory within a bound, and can be made again from the rows
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -13,10 +13,13 @@ from topology.windows import HOUR, MINUTE
 
 S = TypeVar("S")
 
-#: Summaries of minutes and hours in memory; those of a day of one key are 1464.
-MOST_SUMMARIES = 30_000
-#: Merges of the minutes of an hour that is not over.
+#: Summaries of minutes in memory: those of the hour that is passing, of 500 keys.
+MOST_MINUTES = 30_000
+#: Summaries of hours: of a day of 2000 keys. Kept apart, so that the many minutes do not push them out.
+MOST_HOURS = 48_000
+#: Keys whose windows that are not over are kept merged.
 MOST_RUNS = 4_000
+RUNS_OF_A_KEY = 16
 
 
 class Merges(Generic[S]):
@@ -30,35 +33,39 @@ class Merges(Generic[S]):
     ) -> None:
         self._minutes = minutes
         self._merge = merge
-        self._known: OrderedDict[tuple[str, int, int], S | None] = OrderedDict()
-        self._runs: dict[tuple[str, int, int], S | None] = {}
-        #: Counts changes: what was computed while one happened may be of before, and is not kept.
-        self._changes = 0
+        self._minutes_known: OrderedDict[tuple[str, int], S | None] = OrderedDict()
+        self._hours_known: OrderedDict[tuple[str, int], S | None] = OrderedDict()
+        self._runs: OrderedDict[str, dict[tuple[int, int], S | None]] = OrderedDict()
+        #: Counts changes of each key that is being computed: what was while one happened may be of before, and is not
+        #: kept.
+        self._changes: Counter[str] = Counter()
 
     def changed(self, key: str, start: int, end: int) -> None:
         """The summaries of ``key`` in [start, end) are void."""
-        self._changes += 1
-        self._runs.clear()
-        for minute in range(start - start % MINUTE.seconds, end, MINUTE.seconds):
-            self._known.pop((key, MINUTE.seconds, minute), None)
-            if minute % HOUR.seconds == 0:
-                self._known.pop((key, HOUR.seconds, minute), None)
-        self._known.pop((key, HOUR.seconds, HOUR.start(start)), None)
+        self._changes[key] += 1
+        self._runs.pop(key, None)
+        for minute in range(MINUTE.start(start), end, MINUTE.seconds):
+            self._minutes_known.pop((key, minute), None)
+        for hour in range(HOUR.start(start), end, HOUR.seconds):
+            self._hours_known.pop((key, hour), None)
 
     def forget(self, key: str) -> None:
         """All summaries of ``key`` are void."""
-        self._changes += 1
-        self._runs.clear()
-        for known in [known for known in self._known if known[0] == key]:
-            del self._known[known]
+        self._changes[key] += 1
+        self._runs.pop(key, None)
+        for known in (self._minutes_known, self._hours_known):
+            for address in [address for address in known if address[0] == key]:
+                del known[address]
 
     async def between(self, key: str, start: int, end: int) -> S | None:
         """The summary of the whole minutes in [start, end), None where there is nothing. Waits while the store is
         away."""
-        run = (key, start, end)
-        if run in self._runs:
-            return self._runs[run]
-        changes = self._changes
+        run = (start, end)
+        runs = self._runs.get(key)
+        if runs is not None and run in runs:
+            self._runs.move_to_end(key)
+            return runs[run]
+        changes = self._changes[key]
         found: list[S] = []
         at = start
         while at < end:
@@ -71,39 +78,38 @@ class Merges(Generic[S]):
                 found.append(part)
             at = hour_ends
         merged = self._merged(found)
-        if changes == self._changes:
-            if len(self._runs) >= MOST_RUNS:
-                self._runs.clear()
-            self._runs[run] = merged
+        if changes == self._changes[key]:
+            runs = self._runs.setdefault(key, {})
+            if len(runs) >= RUNS_OF_A_KEY:
+                runs.clear()
+            runs[run] = merged
+            if len(self._runs) > MOST_RUNS:
+                self._runs.popitem(last=False)
         return merged
 
     async def _hour(self, key: str, start: int) -> S | None:
-        address = (key, HOUR.seconds, start)
-        if address in self._known:
-            self._known.move_to_end(address)
-            return self._known[address]
-        changes = self._changes
+        address = (key, start)
+        if address in self._hours_known:
+            self._hours_known.move_to_end(address)
+            return self._hours_known[address]
+        changes = self._changes[key]
         hour = self._merged(await self._each(key, start, start + HOUR.seconds))
-        if changes == self._changes:
-            self._keep(address, hour)
+        if changes == self._changes[key]:
+            _keep(self._hours_known, address, hour, MOST_HOURS)
         return hour
 
     async def _each(self, key: str, start: int, end: int) -> list[S]:
         starts = range(start, end, MINUTE.seconds)
-        known = self._known
-        missing = [minute for minute in starts if (key, MINUTE.seconds, minute) not in known]
-        summaries = {
-            minute: known[key, MINUTE.seconds, minute]
-            for minute in starts
-            if (key, MINUTE.seconds, minute) in known
-        }
+        known = self._minutes_known
+        summaries = {minute: known[key, minute] for minute in starts if (key, minute) in known}
+        missing = [minute for minute in starts if minute not in summaries]
         if missing:
-            changes = self._changes
+            changes = self._changes[key]
             made = await self._minutes(key, missing)
             for minute in missing:
                 summaries[minute] = made.get(minute)
-                if changes == self._changes:
-                    self._keep((key, MINUTE.seconds, minute), made.get(minute))
+                if changes == self._changes[key]:
+                    _keep(known, (key, minute), made.get(minute), MOST_MINUTES)
         found = (summaries[minute] for minute in starts)
         return [summary for summary in found if summary is not None]
 
@@ -112,9 +118,11 @@ class Merges(Generic[S]):
             return summaries[0] if summaries else None
         return self._merge(summaries)
 
-    def _keep(self, address: tuple[str, int, int], summary: S | None) -> None:
-        known = self._known
-        known[address] = summary
-        known.move_to_end(address)
-        if len(known) > MOST_SUMMARIES:
-            known.popitem(last=False)
+
+def _keep(
+    known: OrderedDict[tuple[str, int], S | None], address: tuple[str, int], summary: S | None, most: int
+) -> None:
+    known[address] = summary
+    known.move_to_end(address)
+    if len(known) > most:
+        known.popitem(last=False)

@@ -16,6 +16,7 @@ from tests.servers.influxdb import Influx
 from tests.topology.engine import Engine, publish
 from tests.topology.lives import AT_LAST, FIRST, THEN, lived, must_be
 from tests.topology.stores import Stores, opened
+from topology.groups import LOOK_FOR_REQUESTS_EVERY_S
 from topology.influxdb import InfluxRollups
 from topology.sinks import Point
 
@@ -43,7 +44,9 @@ class Sleeps:
         self.asked: list[float] = []
 
     async def __call__(self, seconds: float) -> None:
-        if seconds >= 60:  # not for the sink, but until the next checkpoint or seek
+        if (
+            seconds >= 60 or seconds == LOOK_FOR_REQUESTS_EVERY_S
+        ):  # until the next checkpoint, seek, or request
             await asyncio.get_running_loop().create_future()
         self.asked.append(seconds)
         await asyncio.sleep(0)
