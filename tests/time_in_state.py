@@ -48,11 +48,12 @@ def _quorum(states: Iterable[bool | None]) -> bool | None:
 
 
 class Maintenance:
-    """The announcements for one service, in order: a start comes before an end at the same instant."""
+    """The announcements for one service, in order. A start and an end at the same instant change nothing."""
 
     def __init__(self, announced: Iterable[tuple[int, bool]]) -> None:
         """``announced``: time in ms, and whether it ends."""
-        self.announced = sorted(announced)
+        said = set(announced)
+        self.announced = sorted((at, ends) for at, ends in said if (at, not ends) not in said)
         self.changes = {time_ms for time_ms, _ in self.announced}
 
     def at(self, instant_ms: int) -> bool:

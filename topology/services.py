@@ -380,8 +380,7 @@ def _told(
     for turn in turns:
         if turn not in known:
             known.add(turn)
-            later = [at for at, ended in known if ended and at > turn[0]]
-            owes.append((turn[0], min(later, default=FOR_EVER_MS)))
+            owes.append((turn[0], FOR_EVER_MS))  # another one may follow directly on it
     if not owes:
         return service, None
     changed = msgspec.structs.replace(

@@ -114,16 +114,18 @@ def _spans(results: Sequence[Result]) -> list[_Span]:
 
 
 def intervals(turns: Iterable[tuple[int, bool]]) -> list[tuple[int, int]]:
-    """From when to when maintenance was, of when it started (False) and ended (True). One that has not ended lasts; at
-    equal times it starts before it ends."""
+    """From when to when maintenance was, of when it started (False) and ended (True). One that has not ended lasts. An
+    instant at which one ends and another starts changes nothing."""
+    said: dict[int, set[bool]] = {}
+    for at, ended in turns:
+        said.setdefault(at, set()).add(ended)
     found: list[tuple[int, int]] = []
     since: int | None = None
-    for at, ended in sorted(turns):
-        if not ended:
+    for at in sorted(said):
+        if said[at] == {False}:
             since = at if since is None else since
-        elif since is not None:
-            if at > since:
-                found.append((since, at))
+        elif said[at] == {True} and since is not None:
+            found.append((since, at))
             since = None
     if since is not None:
         found.append((since, FOR_EVER_MS))

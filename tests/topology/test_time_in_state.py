@@ -144,8 +144,10 @@ TURNS = [
     ([(10, False), (30, True), (40, True)], [(10, 30)]),
     # one that nobody ends lasts
     ([(10, False), (30, True), (50, False)], [(10, 30), (50, FOR_EVER_MS)]),
-    # at the same time it starts before it ends: there was none
+    # one starts and ends at the same time: there was none
     ([(10, True), (10, False)], []),
+    # one follows directly on another:    [   )[   )
+    ([(10, False), (20, True), (20, False), (30, True)], [(10, 30)]),
     ([], []),
 ]
 
