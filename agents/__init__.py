@@ -11,7 +11,7 @@ from agents.storage import storage
 from agents.traffic import traffic
 from agents.uptime import uptime
 from topology.agents import Agent
-from topology.operators import AnyRollup
+from topology.rollups.operators import AnyRollup
 
 AGENTS: tuple[Agent, ...] = (storage, extractions, uptime, traffic, activity, archive)
 

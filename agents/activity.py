@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemas.events import LoggedIn, ResourceCreated, SignedUp
 from topology.agents import Batches, agent
-from topology.measures import Count, Distinct
-from topology.rollups import ByType, Rollup
+from topology.rollups.declaration import ByType, Rollup
+from topology.rollups.measures import Count, Distinct
 
 ACTIONS = {
     SignedUp: "signed_up",

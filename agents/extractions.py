@@ -12,7 +12,7 @@ from schemas.events import (
     ExtractionSucceeded,
 )
 from topology.agents import Batches, agent
-from topology.jobs import JobRollup
+from topology.jobs.job import JobRollup
 
 extractor_runtime = JobRollup(
     "extractor_runtime",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemas.events import FileDeleted, FileUploaded
 from topology.agents import Batches, agent
-from topology.measures import Count, Sum
-from topology.rollups import Rollup
+from topology.rollups.declaration import Rollup
+from topology.rollups.measures import Count, Sum
 
 space_storage = Rollup(
     "space_storage",

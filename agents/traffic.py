@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemas.events import PageViewed, ResourceDownloaded, ResourceViewed
 from topology.agents import Batches, agent
-from topology.measures import Count, Distinct, Sum
-from topology.rollups import ByType, Rollup
+from topology.rollups.declaration import ByType, Rollup
+from topology.rollups.measures import Count, Distinct, Sum
 
 ACTIONS = {
     ResourceViewed: "viewed",

@@ -11,9 +11,9 @@ from schemas.events import (
     QueueMeasured,
 )
 from topology.agents import Batches, agent
-from topology.measures import Count, Failures, Max, Mean, Quantile
-from topology.rollups import Rollup
-from topology.service_rows import UptimeRollup
+from topology.rollups.declaration import Rollup
+from topology.rollups.measures import Count, Failures, Max, Mean, Quantile
+from topology.services.rows import UptimeRollup
 
 service_uptime = UptimeRollup(
     "service_uptime",

@@ -18,7 +18,7 @@ from bench.load import canonical_events, lines
 from cli.publishing import MESSAGE_EVENTS, Packed, stamped
 from tests.servers.rabbitmq import RabbitNode
 from topology.log import JSON, Outgoing
-from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq.log import RabbitLog
 
 EXCHANGE = "clowder.metrics"
 QUEUE = "eventsink.log"

@@ -30,10 +30,10 @@ from topology.metrics import Metrics
 from topology.outages import Outages
 from topology.parts import GroupParts
 from topology.position import position
-from topology.sqlite import Database
-from topology.sqlite_events import SqliteDeadLetters, SqliteRawEvents
-from topology.sqlite_rollups import SqliteRollups
-from topology.sqlite_state import SqliteState
+from topology.sqlite.events import SqliteDeadLetters, SqliteRawEvents
+from topology.sqlite.file import Database
+from topology.sqlite.rollups import SqliteRollups
+from topology.sqlite.state import SqliteState
 
 PER_MESSAGE = 100
 #: Six hours in this time are 31 000 events a second: a minute's row takes many, as when so many really come. In the

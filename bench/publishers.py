@@ -18,7 +18,7 @@ import uvloop
 from bench.load import lines
 from bench.spans import Span, until_told
 from topology.log import JSON, Outgoing
-from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq.log import RabbitLog
 from topology.uuid7 import uuid7
 
 BATCH = 1000

@@ -22,7 +22,7 @@ from bench.load import LENGTH, canonical_events
 from cli.tables import print_table
 from tests.servers.mongo import StandIn
 from topology.log import JSON, Outgoing
-from topology.rabbitmq_reader import ACKS_PER_PREFETCH, ReaderLimits
+from topology.rabbitmq.reader import ACKS_PER_PREFETCH, ReaderLimits
 from topology.uuid7 import uuid7
 
 ROUNDS = 3

@@ -20,7 +20,7 @@ from cli.main import main
 from topology.flow import agents_of
 from topology.log import Message
 from topology.metrics import Metrics, Outcome
-from topology.rabbitmq_reader import RabbitReader
+from topology.rabbitmq.reader import RabbitReader
 
 
 class Listening:

@@ -16,7 +16,7 @@ from cli.settings import MEANINGS, MongoSettings, Settings
 from cli.tables import print_table
 from topology.errors import EventsinkError, Unavailable
 from topology.log import LogStart
-from topology.sqlite import Database
+from topology.sqlite.file import Database
 from web.keys import Keys
 
 #: Seconds. A server that does not answer in this time is away, for a person who waits.
@@ -119,8 +119,8 @@ async def _file(path: Path) -> str:
 
 
 async def _stream(settings: Settings) -> str:
-    from topology.rabbitmq import Broker, end
-    from topology.rabbitmq_declarer import Declarer, FanoutExchange, LogDeclaration, StreamQueue
+    from topology.rabbitmq.connection import Broker, end
+    from topology.rabbitmq.declarer import Declarer, FanoutExchange, LogDeclaration, StreamQueue
 
     log = settings.log
     queue = StreamQueue(log.queue, log.max_age, log.max_bytes)

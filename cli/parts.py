@@ -13,14 +13,17 @@ from typing import Any
 
 from cli import data_folder
 from cli.settings import MongoSettings, Settings
-from topology import sqlite_events, sqlite_log, sqlite_rollups, sqlite_state
 from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
-from topology.sqlite import Database
-from topology.sqlite_events import SqliteDeadLetters, SqliteRawEvents
-from topology.sqlite_log import SqliteLog
-from topology.sqlite_rollups import SqliteRollups
-from topology.sqlite_state import SqliteState
+from topology.sqlite import events as sqlite_events
+from topology.sqlite import log as sqlite_log
+from topology.sqlite import rollups as sqlite_rollups
+from topology.sqlite import state as sqlite_state
+from topology.sqlite.events import SqliteDeadLetters, SqliteRawEvents
+from topology.sqlite.file import Database
+from topology.sqlite.log import SqliteLog
+from topology.sqlite.rollups import SqliteRollups
+from topology.sqlite.state import SqliteState
 from topology.state import StateStore
 
 #: One file, one schema: whoever opens it first makes everything.
@@ -47,9 +50,9 @@ class Shared:
         return self._database
 
     def mongo(self, where: MongoSettings) -> Any:
-        """The ``topology.mongo.Mongo`` of a database."""
+        """The ``topology.mongo.connection.Mongo`` of a database."""
         if where not in self._mongos:
-            from topology.mongo import Mongo
+            from topology.mongo.connection import Mongo
 
             self._mongos[where] = Mongo(where.url.reveal(), where.database)
         return self._mongos[where]
@@ -61,7 +64,7 @@ def open_log(settings: Settings) -> Log:
     if log.embedded:
         data_folder.make(log.url.path.parent)
         return SqliteLog(Database(log.url.path, schema=SCHEMA))
-    from topology.rabbitmq_log import RabbitLog
+    from topology.rabbitmq.log import RabbitLog
 
     return RabbitLog(log.url.reveal(), log.exchange, log.queue, log.max_age, log.max_bytes)
 
@@ -70,7 +73,7 @@ def state_store(settings: Settings, shared: Shared | None = None) -> StateStore:
     """Rows, arrivals, generations, positions."""
     shared = shared or Shared(settings)
     if settings.state is not None:
-        from topology.mongo_state import MongoState
+        from topology.mongo.state import MongoState
 
         return MongoState(shared.mongo(settings.state))
     if settings.state_file != settings.database_file:
@@ -84,7 +87,7 @@ def rollup_sink(settings: Settings, shared: Shared | None = None) -> RollupSink:
     influx = settings.influx
     if influx is not None:
         from agents import ROLLUPS
-        from topology.influxdb import InfluxRollups
+        from topology.influxdb.sink import InfluxRollups
 
         return InfluxRollups(
             influx.url.reveal(),
@@ -100,7 +103,7 @@ def raw_events(settings: Settings, shared: Shared | None = None) -> RawEvents:
     """The archive."""
     shared = shared or Shared(settings)
     if settings.mongo is not None:
-        from topology.mongo_events import MongoRawEvents
+        from topology.mongo.events import MongoRawEvents
 
         return MongoRawEvents(shared.mongo(settings.mongo))
     return SqliteRawEvents(shared.database())
@@ -110,7 +113,7 @@ def dead_letters(settings: Settings, shared: Shared | None = None) -> DeadLetter
     """What could not be processed."""
     shared = shared or Shared(settings)
     if settings.mongo is not None:
-        from topology.mongo_events import MongoDeadLetters
+        from topology.mongo.events import MongoDeadLetters
 
         return MongoDeadLetters(shared.mongo(settings.mongo))
     return SqliteDeadLetters(shared.database())

@@ -21,8 +21,8 @@ from cli.options import TIME, epoch_s, examples, takes_settings
 from cli.rollups import rollup_named
 from cli.settings import Settings
 from topology.errors import FolderInUse
-from topology.rebuilding import Progress, progress
-from topology.recomputing import Rebuild
+from topology.rebuild.rebuilding import Progress, progress
+from topology.rebuild.recomputing import Rebuild
 from topology.state import Request, StateStore
 from topology.uuid7 import uuid7
 

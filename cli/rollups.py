@@ -14,7 +14,7 @@ from cli import parts
 from cli.options import epoch_s, examples, format_option, range_options, takes_settings
 from cli.settings import Settings
 from cli.tables import print_bytes, print_csv, print_json, print_table
-from topology.operators import AnyRollup
+from topology.rollups.operators import AnyRollup
 from topology.sinks import Point
 from web.documents import rollup_csv, rollup_document, rollups_document
 

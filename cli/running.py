@@ -21,13 +21,13 @@ from cli.process import clock_ms, patiently
 from cli.settings import Settings
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.flow import Flow, agents_of
-from topology.groups import Group
+from topology.group.groups import Group
 from topology.log import Log
 from topology.metrics import Metrics
 from topology.outages import Outages
 from topology.parts import GroupParts
 from topology.sinks import DeadLetters, RawEvents, RollupSink
-from topology.sqlite_log import SqliteLog
+from topology.sqlite.log import SqliteLog
 from topology.state import StateStore
 from web import probes
 from web.access import access_log
@@ -214,7 +214,7 @@ def _blocked(log: Log) -> str | None:
     """A broker that is short of memory or disk answers every question, and takes no event."""
     if isinstance(log, SqliteLog):
         return None
-    from topology.rabbitmq_log import RabbitLog  # who stays embedded does not load the AMQP client
+    from topology.rabbitmq.log import RabbitLog  # who stays embedded does not load the AMQP client
 
     if isinstance(log, RabbitLog) and log.publisher.blocked is not None:
         return f"the broker takes nothing: {log.publisher.blocked}"

@@ -14,8 +14,8 @@ from tests.servers.rabbitmq import Broker
 from tests.topology.test_log import UNBOUNDED, read
 from topology.errors import Unavailable
 from topology.log import LogReader, LogReplaced, Message, Outgoing
-from topology.rabbitmq_log import RabbitLog
-from topology.rabbitmq_reader import RabbitReader
+from topology.rabbitmq.log import RabbitLog
+from topology.rabbitmq.reader import RabbitReader
 
 #: No look at the log but those that a test asks for by an event.
 NEVER = timedelta(hours=1)

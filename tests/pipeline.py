@@ -28,7 +28,7 @@ from topology.log import JSON, NDJSON, Message, Outgoing
 from topology.outages import Outages
 from topology.parts import GroupParts
 from topology.position import place
-from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq.log import RabbitLog
 from topology.uuid7 import uuid7
 
 #: One minute before a day of 2025 begins, so that soon there are two days, and many minutes.

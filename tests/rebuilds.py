@@ -32,11 +32,11 @@ from schemas.events import (
 from tests.oracle import Rollups, placed, rollups
 from tests.topology.engine import Engine
 from tests.topology.stores import Stores, opened
-from topology.groups import Group
+from topology.group.groups import Group
+from topology.group.reading import ALLOWED_DISORDER_MS
 from topology.log import NDJSON, Outgoing
-from topology.reading import ALLOWED_DISORDER_MS
-from topology.rebuilding import Progress, progress
-from topology.recomputing import Rebuild
+from topology.rebuild.rebuilding import Progress, progress
+from topology.rebuild.recomputing import Rebuild
 from topology.state import Request, StateStore
 from topology.uuid7 import uuid7
 

@@ -23,9 +23,9 @@ from tests.tcp_proxy import LOOPBACK, TcpProxy, proxy_before
 from tests.topology.stores import opened
 from topology.errors import SettingsError
 from topology.log import Message
-from topology.rabbitmq_log import RabbitLog
-from topology.rabbitmq_publisher import PublisherLimits
-from topology.rabbitmq_reader import ReaderLimits
+from topology.rabbitmq.log import RabbitLog
+from topology.rabbitmq.publisher import PublisherLimits
+from topology.rabbitmq.reader import ReaderLimits
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 

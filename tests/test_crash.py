@@ -34,31 +34,31 @@ KILLS = 3
 EMBEDDED_STEPS = [
     f"topology.{step}"
     for step in (
-        "sqlite_state:SqliteState.begin:after:1",
-        "sqlite_state:SqliteState.load_rows:before:9",
-        "sqlite_state:SqliteState.save_rows:before:1",
-        "sqlite_state:SqliteState.save_rows:after:1",
-        "sqlite_rollups:SqliteRollups.write:before:1",
-        "sqlite_rollups:SqliteRollups.write:after:1",
-        "sqlite_state:SqliteState.settle_rows:before:1",
-        "sqlite_state:SqliteState.save_group:before:2",
-        "sqlite_state:SqliteState.save_group:after:3",
-        "sqlite_events:SqliteRawEvents.insert:before:1",
+        "sqlite.state:SqliteState.begin:after:1",
+        "sqlite.state:SqliteState.load_rows:before:9",
+        "sqlite.state:SqliteState.save_rows:before:1",
+        "sqlite.state:SqliteState.save_rows:after:1",
+        "sqlite.rollups:SqliteRollups.write:before:1",
+        "sqlite.rollups:SqliteRollups.write:after:1",
+        "sqlite.state:SqliteState.settle_rows:before:1",
+        "sqlite.state:SqliteState.save_group:before:2",
+        "sqlite.state:SqliteState.save_group:after:3",
+        "sqlite.events:SqliteRawEvents.insert:before:1",
     )
 ]
 SERVER_STEPS = [
     f"topology.{step}"
     for step in (
-        "mongo_state:MongoState.begin:before:2",
-        "mongo_state:MongoState.save_rows:before:1",
-        "mongo_state:MongoState.save_rows:after:1",
-        "influxdb:InfluxRollups.write:before:1",
-        "influxdb:InfluxRollups.write:after:1",
-        "mongo_state:MongoState.settle_rows:before:1",
-        "mongo_state:MongoState.settle_rows:after:1",
-        "mongo_state:MongoState.save_group:before:2",
-        "mongo_state:MongoState.save_group:after:2",
-        "mongo_events:MongoRawEvents.insert:after:1",
+        "mongo.state:MongoState.begin:before:2",
+        "mongo.state:MongoState.save_rows:before:1",
+        "mongo.state:MongoState.save_rows:after:1",
+        "influxdb.sink:InfluxRollups.write:before:1",
+        "influxdb.sink:InfluxRollups.write:after:1",
+        "mongo.state:MongoState.settle_rows:before:1",
+        "mongo.state:MongoState.settle_rows:after:1",
+        "mongo.state:MongoState.save_group:before:2",
+        "mongo.state:MongoState.save_group:after:2",
+        "mongo.events:MongoRawEvents.insert:after:1",
     )
 ]
 

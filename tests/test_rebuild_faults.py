@@ -39,7 +39,7 @@ from tests.topology import engine as engine_module
 from tests.topology.stores import Failing, Killed, opened
 from tests.topology.test_crash_at_every_step import guard
 from topology.errors import Unavailable
-from topology.groups import Group
+from topology.group.groups import Group
 from topology.position import NOWHERE
 from topology.state import GroupState, Request, RowKey, RowWrite, StoredRow
 from topology.uuid7 import uuid7

@@ -21,7 +21,7 @@ from tests.oracle import Rollups, placed, rollups, same
 from tests.streams import DAY_MS, MINUTE_MS, starts, streams
 from tests.topology.engine import Engine, every_rollup, publish_batches, unsynced
 from tests.topology.stores import Killed, opened
-from topology.reading import ALLOWED_DISORDER_MS
+from topology.group.reading import ALLOWED_DISORDER_MS
 
 #: Of each property.
 EXAMPLES = 25

@@ -26,7 +26,7 @@ from schemas.events import (
 from tests.oracle import Rollups, placed, rollups, same
 from tests.topology.engine import Engine, every_rollup, publish_batches, rollup, unsynced
 from tests.topology.stores import opened
-from topology.reading import ALLOWED_DISORDER_MS
+from topology.group.reading import ALLOWED_DISORDER_MS
 
 #: A midnight.
 MIDNIGHT_MS = 1_795_478_400_000

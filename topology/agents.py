@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from topology.operators import AnyRollup
+from topology.rollups.operators import AnyRollup
 
 
 class AgentBatch(Protocol):

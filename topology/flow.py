@@ -3,19 +3,19 @@
     exchange or POST /v1/events
         │
         ▼
-    log            messages at offsets, durable                        log.py, sqlite_log, rabbitmq_log
-        │  a group reads micro-batches from its lowest saved position   groups.py: read
+    log            messages at offsets, durable                        log.py, sqlite/, rabbitmq/
+        │  a group reads micro-batches from its lowest saved position   group/groups.py: read
         ▼
-    intake         bytes into events or dead letters; arrivals;         intake.py
-        │          the place of each in time; repeated ones             ids.py
+    intake         bytes into events or dead letters; arrivals;         group/intake.py
+        │          the place of each in time; repeated ones             group/ids.py
         ▼
     batch          decoded once, one Faust event to each agent          transports.py
         │
-        ├────────▶ fold      into rows, by event time                   agents/, folding.py, rows.py
+        ├────────▶ fold      into rows, by event time                   agents/, rollups/, jobs/, services/
         │              │
-        │              ▼  once a second: checkpoint                     groups.py: checkpoint
+        │              ▼  once a second: checkpoint                     group/checkpoints.py
         │          1  ids, then changed rows ──▶ store of rows          state.py
-        │          2  their values ───────────▶ rollup sink             delivery.py, sinks.py
+        │          2  their values ───────────▶ rollup sink             group/delivery.py, sinks.py
         │          3  position, watermark, digest ──▶ store of rows
         │
         └────────▶ archive   each event ──▶ raw events, then 3          views.py, sinks.py
@@ -36,7 +36,7 @@ from yarl import URL
 
 from topology.agents import Agent
 from topology.batch import Batch
-from topology.groups import Group
+from topology.group.groups import Group
 from topology.parts import GroupParts
 from topology.transports import LogTransport
 

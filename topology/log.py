@@ -1,5 +1,5 @@
 """The log: the ordered, durable, replayable record of all events. One interface, two implementations
-(``sqlite_log``, ``rabbitmq_log``) that pass one conformance suite (``tests/topology/test_log.py``).
+(``sqlite/log.py``, ``rabbitmq/log.py``) that pass one conformance suite (``tests/topology/test_log.py``).
 
 A log is a sequence of messages with ascending offsets from 0; a broker may keep an offset for itself. Most
 messages hold one event, in the bytes in which it came; a message of content type ``application/x-ndjson``

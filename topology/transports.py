@@ -32,14 +32,14 @@ from faust.transport.consumer import Consumer
 from faust.types import TP, ConsumerMessage
 from yarl import URL
 
-from topology import sqlite_log
 from topology.errors import SettingsError
 from topology.feeds import Batches, BatchFeed, Feed, MessageFeed, Record, Source
 from topology.following import Following, read_start
 from topology.log import Log, LogStart
 from topology.producing import LogProducer
-from topology.sqlite import Database
-from topology.sqlite_log import SqliteLog
+from topology.sqlite import log as sqlite_log
+from topology.sqlite.file import Database
+from topology.sqlite.log import SqliteLog
 
 #: These are services of Faust's, and log with its others.
 logger = logging.getLogger("faust.transport.log")
@@ -382,7 +382,7 @@ class AmqpTransport(LogTransport):
     def make_log(self, url: URL) -> Log:
         """The log on RabbitMQ."""
         # Here, so that the embedded log does not load the AMQP client.
-        from topology.rabbitmq_log import RabbitLog
+        from topology.rabbitmq.log import RabbitLog
 
         if file := url.query.get("password_file"):
             try:

@@ -14,12 +14,12 @@ from schemas.reading import Refusal
 from topology.agents import Agent
 from topology.batch import Batch, LogEvent, by_type
 from topology.errors import EventsinkError, Refused
-from topology.intake import dead_letter
+from topology.group.intake import dead_letter
+from topology.group.reading import Reading
 from topology.metrics import Outcome
-from topology.operators import AnyRollup
 from topology.parts import GroupParts
 from topology.position import Position
-from topology.reading import Reading
+from topology.rollups.operators import AnyRollup
 from topology.sinks import RawEvent
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ _OF_SOME = frozenset({"min", "max", "p50", "p95", "p99"})
 
 
 class Described(Protocol):
-    """What a document tells about a rollup; ``topology.rollups.Rollup`` has it."""
+    """What a document tells about a rollup; ``topology.rollups.declaration.Rollup`` has it."""
 
     @property
     def name(self) -> str: ...

@@ -134,7 +134,7 @@ def test_warnings_of_ours_are_said_aside_and_those_of_libraries_are_not(
 ) -> None:
     @click.command()
     def command() -> None:
-        logging.getLogger("topology.sqlite_log").warning("data at\nrisk")
+        logging.getLogger("topology.sqlite.log").warning("data at\nrisk")
         logging.getLogger("aiormq.connection").error("error when creating transport")
 
     monkeypatch.setattr(eventsink, "get_command", lambda ctx, name: command)

@@ -17,7 +17,7 @@ from cli.main import eventsink
 from tests.cli.gate import gate_before
 from tests.servers.rabbitmq import Broker
 from topology.log import NDJSON, Message
-from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq.log import RabbitLog
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 

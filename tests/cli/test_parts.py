@@ -5,13 +5,13 @@ from pathlib import Path
 from cli import parts
 from cli.settings import Settings, load
 from topology.log import JSON, Outgoing
-from topology.mongo_events import MongoDeadLetters, MongoRawEvents
-from topology.mongo_state import MongoState
-from topology.rabbitmq_log import RabbitLog
-from topology.sqlite_events import SqliteDeadLetters, SqliteRawEvents
-from topology.sqlite_log import SqliteLog
-from topology.sqlite_rollups import SqliteRollups
-from topology.sqlite_state import SqliteState
+from topology.mongo.events import MongoDeadLetters, MongoRawEvents
+from topology.mongo.state import MongoState
+from topology.rabbitmq.log import RabbitLog
+from topology.sqlite.events import SqliteDeadLetters, SqliteRawEvents
+from topology.sqlite.log import SqliteLog
+from topology.sqlite.rollups import SqliteRollups
+from topology.sqlite.state import SqliteState
 
 
 def settings(folder: Path, **values: str) -> Settings:

@@ -16,8 +16,8 @@ from cli.main import eventsink
 from cli.settings import DATABASE_FILE
 from schemas.reading import Refusal, read
 from topology.log import NDJSON, Message
-from topology.sqlite import Database
-from topology.sqlite_log import SqliteLog
+from topology.sqlite.file import Database
+from topology.sqlite.log import SqliteLog
 
 EVENT = b'{"type":"activity.logged_in","time":1795467600000}'
 SAMPLE = Path(__file__).parents[1] / "data" / "clowder-6h.jsonl"

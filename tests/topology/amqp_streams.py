@@ -18,7 +18,7 @@ from pamqp.heartbeat import Heartbeat
 
 from topology.log import ID_HEADER, RECEIVED_HEADER, Message
 from topology.position import MAX_OFFSET
-from topology.rabbitmq_frames import (
+from topology.rabbitmq.frames import (
     AROUND_BYTES,
     LARGEST_FRAME_BYTES,
     PREFIX,
@@ -27,7 +27,7 @@ from topology.rabbitmq_frames import (
     Confirm,
     Delivery,
 )
-from topology.rabbitmq_messages import LATEST_MS, OFFSET_HEADER
+from topology.rabbitmq.messages import LATEST_MS, OFFSET_HEADER
 
 CHANNELS = (1, 2, 3, 65_535)
 #: What an offset looks like in a table of headers; it is one there only, not inside of a value.

@@ -10,10 +10,10 @@ from typing import Any
 from topology.agents import Agent
 from topology.batch import Batch
 from topology.flow import BATCHES_WAITING
-from topology.groups import Group
+from topology.group.groups import Group
 from topology.log import LogReader, Message
 from topology.parts import GroupParts
-from topology.sqlite_log import SqliteLog
+from topology.sqlite.log import SqliteLog
 
 #: Longer than any test.
 _FOR_EVER = timedelta(days=1)

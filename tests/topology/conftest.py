@@ -11,9 +11,9 @@ from tests.broker_logs import MAKE_LOG
 from tests.servers.mongo import Mongo
 from tests.servers.rabbitmq import Broker
 from tests.topology.keeping import IMPATIENT, Kept
-from topology.rabbitmq_log import PUBLISHING, READING, RabbitLog
-from topology.rabbitmq_publisher import PublisherLimits
-from topology.rabbitmq_reader import ReaderLimits
+from topology.rabbitmq.log import PUBLISHING, READING, RabbitLog
+from topology.rabbitmq.publisher import PublisherLimits
+from topology.rabbitmq.reader import ReaderLimits
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mongo", marks=pytest.mark.servers)])

@@ -19,13 +19,13 @@ from schemas.events import Event
 from tests.oracle import WINDOWS_MS, Rollups
 from tests.topology.by_hand import Bare, LogByHand, Patience
 from tests.topology.stores import Stores, opened
-from topology.delivery import Delivery
 from topology.flow import Flow
-from topology.groups import Group
+from topology.group.delivery import Delivery
+from topology.group.groups import Group
+from topology.group.reading import ALLOWED_DISORDER_MS
 from topology.log import JSON, NDJSON, Outgoing
 from topology.parts import GroupParts
 from topology.position import place
-from topology.reading import ALLOWED_DISORDER_MS
 
 NOW_MS = 1_795_467_600_000
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tests.servers.mongo import Mongo as MongoServer
-from topology import sqlite_events, sqlite_state
 from topology.errors import Unavailable
-from topology.mongo import Mongo
-from topology.mongo_events import MongoDeadLetters, MongoRawEvents
-from topology.mongo_state import MongoState
+from topology.mongo.connection import Mongo
+from topology.mongo.events import MongoDeadLetters, MongoRawEvents
+from topology.mongo.state import MongoState
 from topology.sinks import DeadLetters, RawEvents
-from topology.sqlite import Database
-from topology.sqlite_events import SqliteDeadLetters, SqliteRawEvents
-from topology.sqlite_state import SqliteState
+from topology.sqlite import events as sqlite_events
+from topology.sqlite import state as sqlite_state
+from topology.sqlite.events import SqliteDeadLetters, SqliteRawEvents
+from topology.sqlite.file import Database
+from topology.sqlite.state import SqliteState
 from topology.state import StateStore
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from schemas.reading import read
 from tests.oracle import Placed, Rollups, rollups
 from tests.topology.engine import NOW_MS, Engine
 from tests.topology.stores import Stores
-from topology.operators import kinds
-from topology.reading import ALLOWED_DISORDER_MS
+from topology.group.reading import ALLOWED_DISORDER_MS
+from topology.rollups.operators import kinds
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 

@@ -10,15 +10,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from topology import sqlite_events, sqlite_log, sqlite_rollups, sqlite_state
 from topology.errors import Unavailable
 from topology.metrics import Metrics
 from topology.outages import Outages
-from topology.sqlite import Database
-from topology.sqlite_events import SqliteDeadLetters, SqliteRawEvents
-from topology.sqlite_log import SqliteLog
-from topology.sqlite_rollups import SqliteRollups
-from topology.sqlite_state import SqliteState
+from topology.sqlite import events as sqlite_events
+from topology.sqlite import log as sqlite_log
+from topology.sqlite import rollups as sqlite_rollups
+from topology.sqlite import state as sqlite_state
+from topology.sqlite.events import SqliteDeadLetters, SqliteRawEvents
+from topology.sqlite.file import Database
+from topology.sqlite.log import SqliteLog
+from topology.sqlite.rollups import SqliteRollups
+from topology.sqlite.state import SqliteState
 
 SCHEMA = "\n".join(module.SCHEMA for module in (sqlite_log, sqlite_state, sqlite_rollups, sqlite_events))
 

@@ -11,14 +11,14 @@ import pytest
 
 from tests.topology.engine import NOW_MS, Engine, publish, rollup, unsynced
 from tests.topology.stores import opened
-from topology import sqlite_state
-from topology.budgets import BudgetTable, KeyBudget, budget_table
+from topology.group.rows import RowCache
 from topology.outages import Outages
 from topology.position import position
-from topology.rows import RowCache
-from topology.sqlite import Database
-from topology.sqlite_state import SqliteState
-from topology.tags import OTHER, UNKNOWN, joined
+from topology.rollups.budgets import BudgetTable, KeyBudget, budget_table
+from topology.rollups.tags import OTHER, UNKNOWN, joined
+from topology.sqlite import state as sqlite_state
+from topology.sqlite.file import Database
+from topology.sqlite.state import SqliteState
 
 DAY_S = 86_400
 #: Noon.
@@ -130,7 +130,7 @@ async def test_one_warning_a_tag_and_day_says_what_to_do(
     state: SqliteState, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = Reader(state, limit=1)
-    with caplog.at_level(logging.WARNING, "topology.budgets"):
+    with caplog.at_level(logging.WARNING, "topology.rollups.budgets"):
         await reader.read("a", "b", "c")
         await reader.read("d")
         await reader.read("a", "b", day=1)

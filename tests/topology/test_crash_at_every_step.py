@@ -14,7 +14,7 @@ from tests.oracle import same
 from tests.topology.engine import Engine, publish
 from tests.topology.lives import AT_LAST, FIRST, THEN, everything, lived, must_be, owed
 from tests.topology.stores import Failing, Killed, Stores, opened
-from topology import rows
+from topology.group import rows
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,13 +13,13 @@ import pytest
 
 from agents.storage import space_storage
 from tests.topology.stores import Stores, opened
-from topology import delivery as delivery_module
-from topology.delivery import Delivery
-from topology.doubt import Notes
 from topology.errors import Refused, Unavailable
+from topology.group import delivery as delivery_module
+from topology.group.delivery import Delivery
+from topology.group.doubt import Notes
+from topology.group.rows import RowCache, Saved
 from topology.position import position
-from topology.rows import RowCache, Saved
-from topology.services import Passing
+from topology.services.operator import Passing
 from topology.sinks import Point
 from topology.windows import HOUR, MINUTE
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from schemas.events import Event, ResourceDownloaded, ResourceViewed
 from tests.topology.engine import NOW_MS, Engine, publish, rollup
 from tests.topology.stores import opened
-from topology import sqlite_state
 from topology.batch import LogEvent
-from topology.doubles import Counted, Doubles, DoublesTable
+from topology.group.doubles import Counted, Doubles, DoublesTable
+from topology.group.rows import RowCache
 from topology.outages import Outages
 from topology.position import place, position
-from topology.rows import RowCache
-from topology.sqlite import Database
-from topology.sqlite_state import SqliteState
+from topology.sqlite import state as sqlite_state
+from topology.sqlite.file import Database
+from topology.sqlite.state import SqliteState
 
 #: A whole second.
 SECOND_MS = 1_795_478_400_000

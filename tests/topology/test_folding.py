@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from schemas.events import FileDeleted, FileUploaded, LoggedIn
-from topology import sqlite_state
 from topology.batch import LogEvent, by_type
-from topology.budgets import KeyBudget
-from topology.folding import fold
-from topology.measures import Count, Sum
-from topology.operators import kinds
+from topology.group.rows import RowCache
 from topology.outages import Outages
 from topology.position import NOWHERE, Position, position
-from topology.rollups import Rollup
-from topology.rows import RowCache
-from topology.sqlite import Database
-from topology.sqlite_state import SqliteState
+from topology.rollups.budgets import KeyBudget
+from topology.rollups.declaration import Rollup
+from topology.rollups.folding import fold
+from topology.rollups.measures import Count, Sum
+from topology.rollups.operators import kinds
+from topology.sqlite import state as sqlite_state
+from topology.sqlite.file import Database
+from topology.sqlite.state import SqliteState
 from topology.windows import DAY, HOUR, MINUTE, Tumbling
 
 storage = Rollup(

@@ -12,8 +12,8 @@ import pytest
 
 from topology.following import Following
 from topology.log import JSON, LogStart, Outgoing
-from topology.sqlite import Database
-from topology.sqlite_log import SCHEMA, SqliteLog
+from topology.sqlite.file import Database
+from topology.sqlite.log import SCHEMA, SqliteLog
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.topology.stores import Stores, at_once, opened
-from topology import ids as ids_module
-from topology.ids import Ids, IdTable, Sighting
+from topology.group import ids as ids_module
+from topology.group.ids import Ids, IdTable, Sighting
+from topology.group.rows import RowCache
 from topology.outages import Outages
 from topology.position import Position, position
-from topology.rows import RowCache
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from tests.servers.influxdb import QUERY, WRITE, Influx
 from tests.servers.victoria import Series, Victoria
 from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
-from topology.influxdb import InfluxRollups, is_integer_field
+from topology.influxdb.sink import InfluxRollups, is_integer_field
 from topology.sinks import Point, Value
 
 #: 2021-04-05T13:00:00Z

@@ -11,11 +11,11 @@ import pytest
 
 from tests.topology.stores import Stores, opened
 from topology.batch import Batch
-from topology.ids import Ids, IdTable
-from topology.intake import FUTURE_MS, Intake
+from topology.group.ids import Ids, IdTable
+from topology.group.intake import FUTURE_MS, Intake
+from topology.group.rows import RowCache
 from topology.log import NDJSON, Message
 from topology.position import position
-from topology.rows import RowCache
 
 NOW = 1_795_467_600_000
 

@@ -23,8 +23,8 @@ from tests.topology.stores import Failing, Stores, opened
 from topology import windows
 from topology.agents import Agent, Batches
 from topology.errors import Unavailable
+from topology.group.rows import RowCache
 from topology.position import place, position
-from topology.rows import RowCache
 from topology.sinks import Point
 from topology.state import RowKey, StoredRow
 

@@ -21,8 +21,7 @@ from schemas.events import (
     ExtractionSubmitted,
     ExtractionSucceeded,
 )
-from topology.job_minutes import NOTHING, JobMinute, JobMinuteTable, fields, merge, summary
-from topology.jobs import (
+from topology.jobs.job import (
     MOST_STARTS,
     OUTCOMES,
     Entry,
@@ -36,6 +35,7 @@ from topology.jobs import (
     new_job,
     with_event,
 )
+from topology.jobs.minutes import NOTHING, JobMinute, JobMinuteTable, fields, merge, summary
 from topology.position import NOWHERE, position
 
 #: A midnight.

@@ -33,8 +33,8 @@ from tests.topology.lives import (
     ping,
 )
 from tests.topology.stores import Failing, Stores, opened
-from topology import groups
-from topology.reading import ALLOWED_DISORDER_MS
+from topology.group import groups
+from topology.group.reading import ALLOWED_DISORDER_MS
 from topology.sinks import Point
 
 pytestmark = pytest.mark.timeout(60)

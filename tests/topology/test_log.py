@@ -12,9 +12,9 @@ import pytest
 
 from tests.servers.rabbitmq import Broker
 from topology.log import JSON, NDJSON, Log, LogReader, Message, Outgoing
-from topology.rabbitmq_log import RabbitLog
-from topology.sqlite import Database
-from topology.sqlite_log import SCHEMA, SqliteLog
+from topology.rabbitmq.log import RabbitLog
+from topology.sqlite.file import Database
+from topology.sqlite.log import SCHEMA, SqliteLog
 
 MANY = 10_000
 FIVE_MB = 5_000_000

@@ -15,7 +15,7 @@ from tests.servers.rabbitmq import Broker
 from tests.topology.engine import NOW_MS, Engine, publish, rollup
 from tests.topology.stores import Stores, opened
 from topology.log import JSON, LogReader, LogStart, Outgoing
-from topology.rabbitmq_log import RabbitLog
+from topology.rabbitmq.log import RabbitLog
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.measures import (
+from topology.rollups.measures import (
     MAX_SUM,
     Count,
     Distinct,

@@ -23,9 +23,9 @@ from pymongo.errors import (
 
 from tests.servers.mongo import Mongo as MongoServer
 from topology.errors import EventsinkError, ForeignSchema, Refused, SettingsError, Unavailable
-from topology.mongo import ACKNOWLEDGE_TIMEOUT_MS, META, Mongo
-from topology.mongo_events import MongoDeadLetters, MongoRawEvents
-from topology.mongo_state import MongoState
+from topology.mongo.connection import ACKNOWLEDGE_TIMEOUT_MS, META, Mongo
+from topology.mongo.events import MongoDeadLetters, MongoRawEvents
+from topology.mongo.state import MongoState
 
 SOON = timedelta(seconds=0.2)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.quantiles import EMPTY, RELATIVE_ACCURACY, merged, quantile, sketch
+from topology.rollups.quantiles import EMPTY, RELATIVE_ACCURACY, merged, quantile, sketch
 
 #: From a tenth of a microsecond to the largest count, as milliseconds or seconds.
 VALUES = st.lists(

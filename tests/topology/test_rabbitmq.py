@@ -12,12 +12,12 @@ from pamqp.header import ContentHeader
 
 from topology.errors import SettingsError
 from topology.log import Message, Outgoing
-from topology.rabbitmq import Broker
-from topology.rabbitmq_declarer import FanoutExchange, LogDeclaration, StreamQueue
-from topology.rabbitmq_frames import Delivery
-from topology.rabbitmq_messages import OFFSET_HEADER, content_header, message
-from topology.rabbitmq_publisher import PublisherLimits
-from topology.rabbitmq_reader import ReaderLimits
+from topology.rabbitmq.connection import Broker
+from topology.rabbitmq.declarer import FanoutExchange, LogDeclaration, StreamQueue
+from topology.rabbitmq.frames import Delivery
+from topology.rabbitmq.messages import OFFSET_HEADER, content_header, message
+from topology.rabbitmq.publisher import PublisherLimits
+from topology.rabbitmq.reader import ReaderLimits
 
 SECRET = "s3cr%2Ft"
 

@@ -32,7 +32,7 @@ from tests.topology.amqp_streams import (
     understood,
     uses,
 )
-from topology.rabbitmq_frames import (
+from topology.rabbitmq.frames import (
     AROUND_BYTES,
     HEARTBEAT,
     LARGEST_BODY_BYTES,
@@ -44,7 +44,7 @@ from topology.rabbitmq_frames import (
     FrameError,
     FrameScanner,
 )
-from topology.rabbitmq_messages import OFFSET_HEADER, message
+from topology.rabbitmq.messages import OFFSET_HEADER, message
 
 LARGEST_PART = LARGEST_FRAME_BYTES - AROUND_BYTES
 DELIVER = frame(Basic.Deliver("c", 7, False, "x", ""), 1)

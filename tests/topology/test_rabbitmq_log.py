@@ -26,13 +26,13 @@ from tests.broker_logs import (
 )
 from tests.servers.rabbitmq import Broker
 from tests.topology.test_log import SOON, UNBOUNDED, as_read, event, numbers, read, until_at_end
-from topology import rabbitmq
 from topology.errors import SettingsError, Unavailable
 from topology.log import LogReplaced, Message
-from topology.rabbitmq_log import RabbitLog
-from topology.rabbitmq_probes import Probes
-from topology.rabbitmq_publisher import PublisherLimits
-from topology.rabbitmq_reader import ReaderLimits
+from topology.rabbitmq import connection as rabbitmq
+from topology.rabbitmq.log import RabbitLog
+from topology.rabbitmq.probes import Probes
+from topology.rabbitmq.publisher import PublisherLimits
+from topology.rabbitmq.reader import ReaderLimits
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 

@@ -22,8 +22,8 @@ from tests.servers.rabbitmq import Broker
 from tests.tcp_proxy import LOOPBACK, proxy_before
 from tests.topology.test_log import event, numbers
 from topology.errors import Refused, SettingsError, Unavailable
-from topology.rabbitmq_log import RabbitLog
-from topology.rabbitmq_publisher import PublisherLimits
+from topology.rabbitmq.log import RabbitLog
+from topology.rabbitmq.publisher import PublisherLimits
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 

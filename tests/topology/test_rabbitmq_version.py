@@ -10,8 +10,8 @@ import pytest
 from pamqp import base, commands, frame
 
 from topology.errors import SettingsError
-from topology.rabbitmq import Broker, end
-from topology.rabbitmq_version import CAPABILITIES, features
+from topology.rabbitmq.connection import Broker, end
+from topology.rabbitmq.version import CAPABILITIES, features
 
 
 @asynccontextmanager

@@ -20,9 +20,9 @@ from tests.servers.rabbitmq import LOOPBACK, Broker, RabbitNode
 from tests.topology.test_log import as_read, event, read
 from topology.errors import Unavailable
 from topology.log import Message
-from topology.rabbitmq_frames import BODY, PREFIX, Delivery, FrameScanner
-from topology.rabbitmq_log import RabbitLog
-from topology.rabbitmq_messages import message
+from topology.rabbitmq.frames import BODY, PREFIX, Delivery, FrameScanner
+from topology.rabbitmq.log import RabbitLog
+from topology.rabbitmq.messages import message
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from topology import sqlite_rollups
 from topology.errors import Refused
-from topology.influxdb import InfluxRollups
+from topology.influxdb.sink import InfluxRollups
 from topology.sinks import Point, RollupSink, Value
-from topology.sqlite import Database
-from topology.sqlite_rollups import SqliteRollups
+from topology.sqlite import rollups as sqlite_rollups
+from topology.sqlite.file import Database
+from topology.sqlite.rollups import SqliteRollups
 
 HOUR = 3600
 #: 2021-04-05T13:00:00Z

@@ -11,9 +11,9 @@ import pytest
 
 from tests.topology.stores import Failing, Stores, at_once, opened
 from topology.errors import Conflict
+from topology.group.rows import ROW_OVERHEAD_BYTES, RowCache
 from topology.outages import Outages
 from topology.position import Position, position
-from topology.rows import ROW_OVERHEAD_BYTES, RowCache
 from topology.state import RowKey
 
 

@@ -16,8 +16,8 @@ from tests.servers.influxdb import Influx
 from tests.topology.engine import Engine, publish
 from tests.topology.lives import AT_LAST, FIRST, THEN, lived, must_be
 from tests.topology.stores import Stores, opened
-from topology.groups import LOOK_FOR_REQUESTS_EVERY_S
-from topology.influxdb import InfluxRollups
+from topology.group.groups import LOOK_FOR_REQUESTS_EVERY_S
+from topology.influxdb.sink import InfluxRollups
 from topology.sinks import Point
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from topology.errors import ForeignSchema, Unavailable
-from topology.sqlite import Database
+from topology.sqlite.file import Database
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS numbers (number INTEGER PRIMARY KEY)"
 

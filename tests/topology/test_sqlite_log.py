@@ -15,8 +15,8 @@ import pytest
 from tests.topology.test_log import SOON, UNBOUNDED, event, numbers, read
 from topology.errors import Unavailable
 from topology.log import JSON, Message, Outgoing
-from topology.sqlite import Database
-from topology.sqlite_log import SCHEMA, SqliteLog
+from topology.sqlite.file import Database
+from topology.sqlite.log import SCHEMA, SqliteLog
 
 ROOT = Path(__file__).parents[2]
 NO_BYTES_LIMIT = 1 << 60
@@ -130,8 +130,8 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from tests.topology.test_log import event
-from topology.sqlite import Database
-from topology.sqlite_log import SCHEMA, SqliteLog
+from topology.sqlite.file import Database
+from topology.sqlite.log import SCHEMA, SqliteLog
 
 async def main():
     log = SqliteLog(Database(Path(sys.argv[1]), schema=SCHEMA))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from topology.sqlite_state import COUNT_OWED, PURGE, SCHEMA
+from topology.sqlite.state import COUNT_OWED, PURGE, SCHEMA
 
 MANY = 5_000
 OLD = {"table": "jobs", "before": 600, "upto": 1, "owed": False}

@@ -12,9 +12,9 @@ from pymongo import MongoClient
 
 from tests.topology.keeping import Kept, until_answered
 from topology.errors import Conflict, ForeignSchema, Superseded, Unavailable
-from topology.mongo import MARKER, META
+from topology.mongo.connection import MARKER, META
 from topology.position import MAX_EPOCH, MAX_INDEX, MAX_OFFSET, NOWHERE, Position, position
-from topology.sqlite import APPLICATION_ID
+from topology.sqlite.file import APPLICATION_ID
 from topology.state import GroupState, Request, RowKey, RowWrite, StateStore, StoredRow
 
 TABLE = "space_storage/1m"

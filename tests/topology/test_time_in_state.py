@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.time_in_state import (
+from topology.services.time_in_state import (
     ALL,
     FOR_EVER_MS,
     MINUTE_MS,

@@ -1,0 +1,1 @@
+"""Rollups on InfluxDB."""

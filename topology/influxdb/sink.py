@@ -1,0 +1,399 @@
+"""The rollup sink on InfluxDB. The interface and its promises: ``sinks.py``; the choices: docs/decisions/0010.
+
+Written in line protocol to ``/api/v2/write``, read in InfluxQL from ``/query``: 1.8, 2.x and 3.x serve both.
+Nothing is retried here; whoever calls decides that from the type of the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import aiohttp
+from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
+from influxdb_client.rest import ApiException
+from influxdb_client.service.write_service import WriteService
+from yarl import URL
+
+from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
+from topology.influxdb.line_protocol import UNWRITABLE, compressed
+from topology.sinks import Point, Value
+
+T = TypeVar("T")
+
+_WriteService: Any = WriteService  # typed in part
+
+QUERY_PATH = "/query"
+
+#: InfluxData recommends 5000 to 10 000 lines; about 1 MB before gzip.
+POINTS_PER_REQUEST = 5000
+#: Rows in one answer: the server holds an answer in memory, and decoding one holds up our event loop (30 ms).
+ROWS_PER_PAGE = 10_000
+
+TIMEOUT = timedelta(seconds=30)
+CONNECT_TIMEOUT = timedelta(seconds=5)
+#: A server that asks for more than this is wrong about itself.
+LONGEST_RETRY_AFTER = timedelta(days=1)
+
+#: InfluxDB keeps time in signed 64-bit nanoseconds; bounds beyond them are an error there.
+MOST_S = 9_223_372_036
+
+_COUNTS = "events items checks failures fetches unique_users messages_max connections_max"
+_JOBS = "submitted started succeeded failed skipped retried"
+_BYTES = "bytes bytes_added bytes_removed"
+_INTEGERS = frozenset(f"{_COUNTS} {_JOBS} {_BYTES}".split())
+
+#: Statuses of the 4xx that say "later", not "never".
+_PASSING = frozenset({408, 425, 429})
+#: A shorter token is a part of ordinary words: hiding it would hide what is wrong.
+SHORTEST_HIDDEN_CHARACTERS = 4
+_MAX_WORDS = 300
+
+
+def is_integer_field(rollup: str, field: str) -> bool:
+    """Whether a field holds integers: counts of anything, and sums of bytes. Every other one holds floats."""
+    return field in _INTEGERS or field.startswith("files_") or field.endswith("_count")
+
+
+class _NotForItsLines(Refused):
+    """Refused for something else than the lines in it, or by something else than InfluxDB."""
+
+
+class InfluxRollups:
+    """``token`` of a 1.8 server: ``user:password``. ``org`` is what 2.x wants to know.
+
+    ``keys`` names the key tags of each rollup in their order; the tags of points that are read are in it, and
+    by name where it says nothing. ``is_integer(rollup, field)`` tells which numbers are read as integers:
+    JSON writes the float 3.0 and the integer 3 alike. A point without a field says nothing and is not written.
+    """
+
+    name = "influxdb"
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        org: str,
+        bucket: str,
+        *,
+        keys: Mapping[str, Sequence[str]] | None = None,
+        is_integer: Callable[[str, str], bool] = is_integer_field,
+        timeout: timedelta = TIMEOUT,
+    ) -> None:
+        self._url = url
+        self._where = _public(url)
+        self._token = token
+        self._org = org
+        self._bucket = bucket
+        self._keys = keys or {}
+        self._is_integer = is_integer
+        self._timeout = timeout
+        # Typed in part by their library: Any goes no further than this class.
+        self._client: Any = None
+        self._writing: Any = None
+
+    async def open(self) -> None:
+        """Prove the address, the token, the bucket and the right to write, without writing anything."""
+        if self._client is not None:
+            return
+        self._check_settings()
+        self._client = InfluxDBClientAsync(
+            self._url,
+            self._token,
+            self._org,
+            timeout=aiohttp.ClientTimeout(
+                total=self._timeout.total_seconds(), sock_connect=CONNECT_TIMEOUT.total_seconds()
+            ),
+            # aiohttp makes a GET of a redirected POST, and its answer looks like success.
+            allow_redirects=False,
+        )
+        self._writing = _WriteService(self._client.api_client)
+        try:
+            await self._prove()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def write(self, points: Sequence[Point]) -> None:
+        """A wrong token or a missing bucket is ``Unavailable`` here: an operator mends it, nothing is lost."""
+        for first in range(0, len(points), POINTS_PER_REQUEST):
+            # In a thread: 5000 points take 30 ms, and zlib lets go of the interpreter's lock.
+            body = await asyncio.to_thread(compressed, points[first : first + POINTS_PER_REQUEST])
+            if body is None:
+                continue
+            try:
+                await self._post(body)
+            except (SettingsError, _NotForItsLines) as error:
+                # A proxy's page says nothing about the points: they are not to be given up for it.
+                raise Unavailable(str(error)) from error
+
+    async def query(
+        self,
+        rollup: str,
+        window: str,
+        *,
+        since: int | None,
+        until: int | None,
+        where: Mapping[str, str],
+        limit: int,
+    ) -> Sequence[Point]:
+        """Raises like ``write``. Asks page by page: no answer is larger than a page."""
+        if any(UNWRITABLE.search(wanted) for wanted in where.values()):
+            return []  # no point has such a tag; to InfluxQL an empty string would mean "has no such tag"
+        conditions = [f'"window" = {_string(window)}']
+        conditions += [f"{_identifier(tag)} = {_string(wanted)}" for tag, wanted in where.items()]
+        if until is not None:
+            conditions.append(f"time < {_seconds(until)}")
+        statement = f"SELECT * FROM {_identifier(rollup)} WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
+        found: list[Point] = []
+        while len(found) < limit:
+            # One more than is wanted: points of one time come in any order, so only a page that goes on to the
+            # next time is known to hold all of the last one.
+            size = min(limit - len(found) + 1, ROWS_PER_PAGE)
+            bound = "" if since is None else f" AND time >= {_seconds(since)}"
+            page, cut = await self._select(rollup, window, f"{statement}{bound} ORDER BY time LIMIT {size}")
+            if not page or not (cut or len(page) >= size):
+                found += sorted(page, key=_order)
+                break
+            last = page[-1].time
+            whole = [point for point in page if point.time < last]
+            if not whole:
+                # Grouped, each point is a series: of one with over 10 000 rows 1.x says "partial" of a whole answer.
+                at = _seconds(last)
+                whole, cut = await self._select(rollup, window, f"{statement} AND time = {at} GROUP BY *")
+                if cut:
+                    raise Unavailable(
+                        f"InfluxDB at {self._where} cuts its answers: raise max-row-limit in its settings"
+                    )
+                last += 1
+            found += sorted(whole, key=_order)
+            since = last
+        return found[: max(limit, 0)]
+
+    # -- one request --
+
+    async def _prove(self) -> None:
+        try:
+            # A comment: rights are checked, nothing is written. Some releases want at least one point, and say so.
+            await self._post(gzip.compress(b"# eventsink\n"))
+        except _NotForItsLines as error:
+            raise SettingsError(f"{error}: that is no InfluxDB, set EVENTSINK_INFLUX_URL") from None
+        except Refused:
+            pass  # it understood us as far as that
+
+    async def _post(self, body: bytes) -> None:
+        self._opened()
+        _, status, _ = await self._answered(
+            self._writing.post_write_async(
+                self._org,
+                self._bucket,
+                body,
+                precision="s",
+                content_encoding="gzip",
+                content_type="text/plain; charset=utf-8",
+                _return_http_data_only=False,
+            )
+        )
+        if status == 201:  # of some 3.x
+            raise Refused(f"InfluxDB at {self._where} took only some of the points")
+        if status != 204:
+            raise SettingsError(
+                f"{self._where} answers {status} to a write, InfluxDB would answer 204: set EVENTSINK_INFLUX_URL"
+            )
+
+    async def _select(self, rollup: str, window: str, statement: str) -> tuple[list[Point], bool]:
+        """The points, and whether the server has left some out."""
+        client = self._opened()
+        try:
+            answer = await self._answered(
+                client.api_client.call_api(
+                    QUERY_PATH,
+                    "GET",
+                    query_params=[("db", self._bucket), ("epoch", "s"), ("q", statement)],
+                    header_params={"Accept": "application/json"},
+                    response_type="object",
+                )
+            )
+        except SettingsError as error:
+            raise Unavailable(str(error)) from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
+            raise Unavailable(
+                f"{self._where} answers a query, but not as InfluxDB does: check EVENTSINK_INFLUX_URL"
+            )
+        points: list[Point] = []
+        cut = False
+        for result in answer["results"]:
+            if "error" in result:
+                raise Unavailable(
+                    f"InfluxDB at {self._where} could not answer a query: {self._clean(result['error'])}: "
+                    f"check that bucket {self._bucket} is there and may be read"
+                )
+            for series in result.get("series", ()):
+                cut = cut or bool(series.get("partial"))
+                points += self._points(rollup, window, series)
+            cut = cut or bool(result.get("partial"))
+        return points, cut
+
+    def _points(self, rollup: str, window: str, series: Mapping[str, Any]) -> Iterator[Point]:
+        # Of a tag that a series lacks, its group says the empty string.
+        grouped = {name: value for name, value in series.get("tags", {}).items() if value != ""}
+        columns = [*grouped, *series["columns"]]
+        key = {name: place for place, name in enumerate(self._keys.get(rollup, ()))}
+        order = sorted(
+            range(len(columns)), key=lambda index: (key.get(columns[index], len(key)), columns[index])
+        )
+        named = [(columns[index], index) for index in order if columns[index] not in ("time", "window")]
+        integer = {name: self._is_integer(rollup, name) for name, _ in named}
+        time = columns.index("time")
+        for values in series["values"]:
+            row = [*grouped.values(), *values]
+            # Tags are strings, fields are numbers: an answer says it of each value, and of no column.
+            tags = tuple((name, row[index]) for name, index in named if isinstance(row[index], str))
+            fields: dict[str, Value] = {}
+            for name, index in named:
+                number = row[index]
+                if isinstance(number, int | float):
+                    fields[name] = number if integer[name] else float(number)
+            yield Point(rollup, window, row[time], tags, fields)
+
+    def _opened(self) -> Any:
+        if self._client is None:
+            raise Unavailable(f"InfluxDB at {self._where} is not connected: open the sink first")
+        return self._client
+
+    # -- errors --
+
+    def _check_settings(self) -> None:
+        try:
+            url = URL(self._url)
+        except ValueError:
+            url = URL()
+        if url.scheme not in ("http", "https") or not url.host:
+            raise SettingsError(f"EVENTSINK_INFLUX_URL is {self._where}: write it like http://localhost:8086")
+        if url.user or url.password:
+            raise SettingsError(
+                "EVENTSINK_INFLUX_URL holds a user: set EVENTSINK_INFLUX_TOKEN to user:password instead"
+            )
+        if not (self._token.isascii() and self._token.isprintable()):
+            raise SettingsError(
+                "EVENTSINK_INFLUX_TOKEN holds characters that no token has: copy it again, without line breaks"
+            )
+
+    async def _answered(self, call: Awaitable[T]) -> T:
+        """The result of a call of the client, every error of which becomes one of ours."""
+        try:
+            return await call
+        except ApiException as error:
+            raise self._verdict(error) from None  # its text is all that the server said
+        except TimeoutError as error:
+            seconds = f"{self._timeout.total_seconds():g} s"
+            raise Unavailable(
+                f"InfluxDB at {self._where} does not answer within {seconds}: check that it is well"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(
+                f"InfluxDB at {self._where} does not answer ({self._clean(error)}): "
+                "check that it runs, and EVENTSINK_INFLUX_URL"
+            ) from error
+
+    def _verdict(self, error: ApiException) -> EventsinkError:
+        status = int(error.status or 0)
+        own_words = _own_words(error)
+        words = self._clean(error.reason if own_words is None else own_words)
+        said = f"InfluxDB at {self._where} answers {status} ({words})"
+        if status == 401:
+            return SettingsError(f"{said}: set EVENTSINK_INFLUX_TOKEN to a token that it knows")
+        if status == 403:
+            return SettingsError(
+                f"{said}: let the token of EVENTSINK_INFLUX_TOKEN read and write bucket {self._bucket}"
+            )
+        if status == 404:
+            return SettingsError(
+                f"{said}: make bucket {self._bucket} in organisation {self._org}, or mend EVENTSINK_INFLUX_BUCKET, "
+                "EVENTSINK_INFLUX_ORG or EVENTSINK_INFLUX_URL (before 1.8 there is no such path)"
+            )
+        if 300 <= status < 400:
+            return SettingsError(f"{said}: it has moved, set EVENTSINK_INFLUX_URL to where it is")
+        if status in _PASSING or not 400 <= status < 500:
+            return Unavailable(f"{said}: nothing is wrong here, it will take it later", _retry_after(error))
+        # 413 is cured by halving.
+        about_lines = status == 413 or (own_words is not None and status in (400, 422))
+        return Refused(said) if about_lines else _NotForItsLines(said)
+
+    def _clean(self, words: object) -> str:
+        """One line, not long, without the token: a server may repeat what it was sent."""
+        text = " ".join(str(words).split())
+        for secret in (self._token, self._token.partition(":")[2]):
+            if len(secret) >= SHORTEST_HIDDEN_CHARACTERS:
+                text = text.replace(secret, "***")
+        return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
+
+
+def _public(url: str) -> str:
+    """The address without user, password and query, for messages."""
+    try:
+        whole = URL(url)
+        return str(whole.with_user(None).with_query(None).with_fragment(None))
+    except ValueError:
+        return "no address"
+
+
+def _own_words(error: ApiException) -> str | None:
+    """What InfluxDB says in an answer, in the form of 2.x, 1.x or 3.x; None if something else speaks."""
+    body = bytes(error.body or b"")
+    try:
+        said = json.loads(body)
+    except ValueError:
+        headers: Mapping[str, str] = error.headers or {}
+        plain = headers.get("Content-Type", "").startswith("text/plain")
+        return body.decode(errors="replace") if plain and body else None
+    words = said.get("message") or said.get("error") if isinstance(said, dict) else None
+    return words if isinstance(words, str) else None
+
+
+def _retry_after(error: ApiException) -> timedelta | None:
+    """Seconds, or a date, which is compared with the server's own clock: no clock of ours needs to be right."""
+    headers: Mapping[str, str] = error.headers or {}
+    stated = str(headers.get("Retry-After", "")).strip()
+    if re.fullmatch(r"\d{1,9}", stated):
+        wish = timedelta(seconds=int(stated))
+    else:
+        try:
+            wish = parsedate_to_datetime(stated) - parsedate_to_datetime(headers.get("Date", ""))
+        except (ValueError, TypeError):
+            return None
+    return min(max(wish, timedelta(0)), LONGEST_RETRY_AFTER)
+
+
+# -- InfluxQL --
+
+
+def _identifier(name: str) -> str:
+    return '"' + _quoted(name).replace('"', '\\"') + '"'
+
+
+def _string(text: str) -> str:
+    return "'" + _quoted(text).replace("'", "\\'") + "'"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _seconds(at: int) -> str:
+    return f"{max(-MOST_S, min(at, MOST_S))}s"
+
+
+def _order(point: Point) -> tuple[int, tuple[tuple[str, str], ...]]:
+    return point.time, point.tags

@@ -1,0 +1,1 @@
+"""Rollups of what extractors do."""

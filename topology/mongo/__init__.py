@@ -1,0 +1,1 @@
+"""Archive, dead letters and rows on MongoDB."""

@@ -1,0 +1,1 @@
+"""The log on RabbitMQ. Start reading at ``log.py``."""

@@ -1,0 +1,1 @@
+"""Windows computed anew from the archive. Start reading at ``rebuilding.py``."""

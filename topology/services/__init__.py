@@ -1,0 +1,1 @@
+"""Rollups of for how long services were up."""
