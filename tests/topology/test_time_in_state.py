@@ -17,6 +17,7 @@ from topology.services.time_in_state import (
     in_state,
     intervals,
     overlap,
+    turns_since,
     within,
 )
 
@@ -154,7 +155,7 @@ TURNS = [
 
 @pytest.mark.parametrize(("turns", "expected"), TURNS)
 def test_intervals_of_maintenance(turns: list[tuple[int, bool]], expected: list[tuple[int, int]]) -> None:
-    assert intervals(turns) == intervals(turns[::-1]) == expected
+    assert intervals(tuple(turns)) == intervals(tuple(turns[::-1])) == tuple(expected)
 
 
 def test_an_interval_holds_its_start_and_not_its_end() -> None:
@@ -210,8 +211,17 @@ RESULTS = st.lists(
     max_size=12,
 )
 MAINTENANCE = st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=6).map(
-    lambda turns: intervals((at * S, ended) for at, ended in turns)
+    lambda turns: intervals(tuple((at * S, ended) for at, ended in turns))
 )
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=12), st.integers(0, 20))
+def test_from_a_cut_on_fewer_turns_say_the_same(turns: list[tuple[int, bool]], cut: int) -> None:
+    whole = tuple(sorted(set(turns)))
+    fewer = turns_since(whole, cut)
+    assert sum(at < cut for at, _ in fewer) <= 1
+    for at in range(cut, 25):
+        assert within(at, intervals(fewer)) == within(at, intervals(whole))
 
 
 def flat(found: Mapping[int, Mapping[str, UpDown]]) -> dict[tuple[int, str], UpDown]:

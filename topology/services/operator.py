@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from topology.position import Position
 from topology.rollups.budgets import KeyBudget
 from topology.rollups.merging import Merges
 from topology.rollups.tags import OTHER, clean_tag, joined, taken_apart
+from topology.services.changes import Span, Turn, hull, merged, service_after
 from topology.services.rows import (
     KEPT_GOING_MS,
     NOBODY,
@@ -34,12 +36,12 @@ from topology.services.rows import (
 )
 from topology.services.time_in_state import (
     ALL,
-    FOR_EVER_MS,
     MINUTE_MS,
     Result,
-    in_state,
+    UpDown,
     intervals,
     overlap,
+    sweeping,
 )
 from topology.sinks import Point
 from topology.state import RowKey
@@ -52,9 +54,6 @@ DAY_MS = DAY.seconds * 1000
 #: Points handed on together, and windows valued before the loop gets its turn.
 POINTS_AT_A_TIME = 5_000
 VALUED_AT_A_TIME = 20
-
-_Span = tuple[int, int]
-_Turn = tuple[int, bool]
 
 
 class Passing(NamedTuple):
@@ -110,10 +109,12 @@ class ServiceOperator:
         for name, key in service_keys.items():
             row = loaded[key]
             theirs = [result for place, found in results.items() if place[0] == name for _, result in found]
-            changed, owes = _told(row.state, theirs, turns.get(name, ()))
+            changed, owes = service_after(
+                row.state, theirs, turns.get(name, ()), kept_from(self._horizon()) * 1000
+            )
             if owes is not None:
                 if row.owed and row.state.owes is not None:
-                    owes = _hull([owes, row.state.owes])
+                    owes = hull([owes, row.state.owes])
                 changed = msgspec.structs.replace(changed, owes=owes)
                 rows.change(row, changed, max(row.upto, upto), until=changed.until_s)
                 if changed.turns != self._services.get(name, NOBODY).turns:
@@ -132,13 +133,13 @@ class ServiceOperator:
         self, events: Mapping[type, Sequence[LogEvent]], after: Position, late: set[Position]
     ) -> tuple[
         Mapping[tuple[str, int], Sequence[tuple[Position, Result]]],
-        Mapping[str, Sequence[_Turn]],
+        Mapping[str, Sequence[Turn]],
         Position | None,
     ]:
         """Results by service and minute, turns by service, and the last position; those of days that are gone apart."""
         rollup = self._rollup
         results: defaultdict[tuple[str, int], list[tuple[Position, Result]]] = defaultdict(list)
-        turns: defaultdict[str, list[_Turn]] = defaultdict(list)
+        turns: defaultdict[str, list[Turn]] = defaultdict(list)
         found = [each for kind in rollup.types for each in events.get(kind, ()) if each.position > after]
         if not found:
             return results, turns, None
@@ -181,23 +182,24 @@ class ServiceOperator:
         for key, row in (await rows.load(list(states))).items():
             state = states[key]
             if key.table == self._rollup.services:
-                more = _merged(row.state, state)
+                more = merged(row.state, state)
                 owes = [
                     span for span in (row.state.owes if row.owed else None, state.owes) if span is not None
                 ]
-                more = msgspec.structs.replace(more, owes=_hull(owes) if owes else None)
+                more = msgspec.structs.replace(more, owes=hull(owes) if owes else None)
                 rows.change(row, more, row.upto, until=more.until_s)
                 self._services[key.key] = more
             else:
                 rows.change(row, () if state is None else state, max(row.upto, upto))
-            self._merges.forget(key.key)
+        for name in {key.key for key in states}:
+            self._merges.forget(name)
 
     # -- values out --
 
     async def values(self, saved: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
         """Of the time in which these rows changed anything, as far as it has passed. Waits while the store is away."""
         await self._find()
-        spans: defaultdict[str, list[_Span]] = defaultdict(list)
+        spans: defaultdict[str, list[Span]] = defaultdict(list)
         for row in saved:
             name = row.key.key
             if row.key.table == self._rollup.services:
@@ -230,7 +232,13 @@ class ServiceOperator:
         told = self.told_ms
         if told is None:  # the day of the first result has a row as soon as it has begun
             told = min((first - first % DAY_MS for first in begins), default=watermark)
-        told = max(told, kept_from(self._horizon()) * 1000)  # before it nobody is told of anything
+        kept_from_ms = kept_from(self._horizon()) * 1000
+        told = max(told, kept_from_ms)  # before it nobody is told of anything
+        self._services = {
+            name: each
+            for name, each in self._services.items()
+            if each.until_s * 1000 >= kept_from_ms - KEPT_GOING_MS
+        }
         if watermark <= told:
             return None
         live = [name for name, service in self._services.items() if service.told_of(told, told + MINUTE_MS)]
@@ -250,7 +258,7 @@ class ServiceOperator:
             self.told_ms = min(self.told_ms, since_ms)
 
     async def _valued(
-        self, spans: Mapping[str, Iterable[_Span]], watermark: int | None
+        self, spans: Mapping[str, Iterable[Span]], watermark: int | None
     ) -> AsyncIterator[Sequence[Point]]:
         points: list[Point] = []
         count = 0
@@ -258,8 +266,9 @@ class ServiceOperator:
             return
         for name, owed in spans.items():
             windows = self._windows(name, owed, watermark)
+            present = _Present(watermark)
             for start, window in sorted(windows, key=lambda each: (each[1].seconds, each[0])):
-                points += await self._points(name, start, window, watermark)
+                points += await self._points(name, start, window, present)
                 count += 1
                 if count % VALUED_AT_A_TIME == 0:
                     await asyncio.sleep(0)
@@ -269,7 +278,7 @@ class ServiceOperator:
         if points:
             yield points
 
-    def _windows(self, name: str, owed: Iterable[_Span], watermark: int) -> set[tuple[int, Tumbling]]:
+    def _windows(self, name: str, owed: Iterable[Span], watermark: int) -> set[tuple[int, Tumbling]]:
         """The windows that these spans touch, as far as they have begun, and the service has rows there."""
         service = self._services.get(name, NOBODY)
         first, last = service.first_ms, service.last_ms
@@ -286,17 +295,19 @@ class ServiceOperator:
                 found.update((at, window) for at in starts)
         return found
 
-    async def _points(self, name: str, start: int, window: Tumbling, watermark: int) -> list[Point]:
+    async def _points(self, name: str, start: int, window: Tumbling, present: _Present) -> list[Point]:
         rollup, service = self._rollup, self._services.get(name, NOBODY)
         start_ms, end_ms = start * 1000, window.end(start) * 1000
-        passed_ms = min(end_ms, watermark) - start_ms
+        passed_ms = min(end_ms, present.watermark) - start_ms
         regions = service.told_of(start_ms, end_ms)
         if passed_ms <= 0 or not regions:
             return []
-        whole = min(end_ms, watermark - watermark % MINUTE_MS)
+        whole = min(end_ms, present.begins)
         parts = [await self._merges.between(name, start, whole // 1000)]
         if whole < end_ms:
-            parts.append(await self._open_minutes(name, service, whole, end_ms, watermark))
+            if present.minutes is None:
+                present.minutes = await self._open_minutes(name, service, present)
+            parts += [part for at, part in present.minutes.items() if whole <= at * 1000 < end_ms]
         known = [part for part in parts if part is not None]
         found = merge(known) if known else {}
         maintenance_ms = overlap(intervals(service.turns), start_ms, start_ms + passed_ms)
@@ -311,25 +322,20 @@ class ServiceOperator:
             for region in sorted(regions)
         ]
 
-    async def _open_minutes(
-        self, name: str, service: Service, start_ms: int, end_ms: int, watermark: int
-    ) -> Summary | None:
+    async def _open_minutes(self, name: str, service: Service, present: _Present) -> Mapping[int, Summary]:
         """Of the minute that is passing, and of results that are ahead of the watermark: they are counted, and hold
         nothing yet."""
-        last = service.last_ms
-        until = end_ms if last is None else min(end_ms, max(last, start_ms) + 1)
-        minutes = range(start_ms // 1000, -(-until // 1000), MINUTE.seconds)
+        until = max(service.last_ms or 0, present.begins) + 1
+        minutes = range(present.begins // 1000, -(-until // 1000), MINUTE.seconds)
         results = await self._results(name, service, minutes[0], minutes[-1] + MINUTE.seconds)
-        everything = [result for each in results.values() for result in each]
-        states = in_state(everything, intervals(service.turns), start_ms, min(end_ms, watermark))
-        return merge([summary(results.get(at, ()), states.get(at * 1000, {})) for at in minutes])
+        states = await _in_state(results, service, present.begins, present.watermark)
+        return {at: summary(results.get(at, ()), states.get(at * 1000, {})) for at in minutes}
 
     async def _summaries(self, name: str, minutes: Sequence[int]) -> Mapping[int, Summary]:
         service = self._services.get(name, NOBODY)
         start, end = minutes[0], minutes[-1] + MINUTE.seconds
         results = await self._results(name, service, start, end)
-        everything = [result for each in results.values() for result in each]
-        states = in_state(everything, intervals(service.turns), start * 1000, end * 1000)
+        states = await _in_state(results, service, start * 1000, end * 1000)
         made = {at: summary(results.get(at, ()), states.get(at * 1000, {})) for at in minutes}
         return {at: found for at, found in made.items() if found}
 
@@ -343,6 +349,34 @@ class ServiceOperator:
         return {key.at: results for key, results in states.items()}
 
 
+@dataclass
+class _Present:
+    """Of one service, while its values are made: the minutes from that of the watermark on, once they were asked
+    for."""
+
+    watermark: int
+    minutes: Mapping[int, Summary] | None = None
+
+    @property
+    def begins(self) -> int:
+        return self.watermark - self.watermark % MINUTE_MS
+
+
+async def _in_state(
+    results: Mapping[int, Sequence[Result]], service: Service, start_ms: int, end_ms: int
+) -> Mapping[int, Mapping[str, UpDown]]:
+    """As ``time_in_state.in_state``, while the loop goes on."""
+    everything = (result for each in results.values() for result in each)
+    sweep = sweeping(everything, intervals(service.turns), start_ms, end_ms)
+    while True:
+        try:
+            next(sweep)
+        except StopIteration as done:
+            found: Mapping[int, Mapping[str, UpDown]] = done.value
+            return found
+        await asyncio.sleep(0)
+
+
 def _place(each: LogEvent) -> tuple[int, object, object]:
     """What decides about the key of an event: its day, and its tags as they came."""
     event = each.event
@@ -354,53 +388,3 @@ def _key(event: object) -> str:
     service = clean_tag(getattr(event, "service", None))
     region = clean_tag(getattr(event, "region", None))
     return joined((service, OTHER if region == ALL else region))
-
-
-def _told(
-    service: Service, results: Iterable[Result], turns: Iterable[_Turn]
-) -> tuple[Service, _Span | None]:
-    """The service after these events, which may be in it already, and the time whose values may be others now beside
-    that of the results themselves; None where nothing changed."""
-    regions, longest = dict(service.regions), service.longest_ms
-    owes: list[_Span] = []
-    for result in results:
-        at = result.time_ms
-        first, last = regions.get(result.region, (at, at))
-        if result.region not in regions:
-            owes.append((at, at + KEPT_GOING_MS))
-        if at < first:
-            owes.append((at, first))
-        if at > last:
-            owes.append((last + KEPT_GOING_MS, at + KEPT_GOING_MS))
-        if result.valid_ms > longest:
-            longest = result.valid_ms
-            owes.append((at, at))
-        regions[result.region] = min(first, at), max(last, at)
-    known = set(service.turns)
-    for turn in turns:
-        if turn not in known:
-            known.add(turn)
-            owes.append((turn[0], FOR_EVER_MS))  # another one may follow directly on it
-    if not owes:
-        return service, None
-    changed = msgspec.structs.replace(
-        service, regions=regions, longest_ms=longest, turns=tuple(sorted(known))
-    )
-    return changed, _hull(owes)
-
-
-def _merged(one: Service, other: Service) -> Service:
-    regions = dict(one.regions)
-    for region, (first, last) in other.regions.items():
-        was = regions.get(region, (first, last))
-        regions[region] = min(first, was[0]), max(last, was[1])
-    return msgspec.structs.replace(
-        one,
-        regions=regions,
-        turns=tuple(sorted({*one.turns, *other.turns})),
-        longest_ms=max(one.longest_ms, other.longest_ms),
-    )
-
-
-def _hull(spans: Sequence[_Span]) -> _Span:
-    return min(start for start, _ in spans), max(end for _, end in spans)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ import msgspec
 ALL = "all"
 
 MINUTE_MS = 60_000
+#: Some milliseconds of work.
+STEPS_AT_A_TIME = 2_000
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
@@ -54,49 +57,109 @@ def in_state(
 ) -> Mapping[int, Mapping[str, UpDown]]:
     """For each minute (start in milliseconds) in [start, end) in which anything is known: each region that is known,
     and ``ALL``. ``maintenance``: intervals, ascending and apart. ``results``: all that hold at any time in it."""
+    sweep = sweeping(results, maintenance, start, end)
+    while True:
+        try:
+            next(sweep)
+        except StopIteration as done:
+            found: Mapping[int, Mapping[str, UpDown]] = done.value
+            return found
+
+
+def sweeping(
+    results: Iterable[Result], maintenance: Sequence[tuple[int, int]], start: int, end: int
+) -> Generator[None, None, Mapping[int, Mapping[str, UpDown]]]:
+    """As ``in_state``, in pieces of a few milliseconds: whoever has an event loop lets it run in between."""
     by_kind: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
-    for result in results:
+    for count, result in enumerate(results, 1):
         by_kind[result.region, result.kind].append(result)
+        if count % STEPS_AT_A_TIME == 0:
+            yield
     edges: defaultdict[int, list[tuple[str, bool, int]]] = defaultdict(list)
+    count = 0
     for (region, _), same in by_kind.items():
         for span in _spans(same):
             opens, closes = max(span.start, start), min(span.end, end)
             if opens < closes:
                 edges[opens].append((region, span.up, 1))
                 edges[closes].append((region, span.up, -1))
+        count += len(same)
+        if count >= STEPS_AT_A_TIME:
+            count = 0
+            yield
     if not edges:
         return {}
-    turns = set(edges)
-    first, last = min(turns), max(turns)
-    turns.update(range(first - first % MINUTE_MS + MINUTE_MS, last, MINUTE_MS))
-    for opens, closes in maintenance:
-        turns.update(at for at in (opens, closes) if first < at < last)
-    valid: dict[str, list[int]] = {region: [0, 0] for region, _ in by_kind}  # ups, downs
-    minutes: dict[int, dict[str, list[int]]] = {}
-    before = first
-    for at in sorted(turns):
-        if at > before and not within(before, maintenance):
-            _spend(minutes.setdefault(before - before % MINUTE_MS, {}), valid, at - before)
-        before = at
+    first, last = min(edges), max(edges)
+    borders = set(range(first - first % MINUTE_MS + MINUTE_MS, last, MINUTE_MS))
+    borders.update(at for span in maintenance for at in span if first < at < last)
+    sweep = _Sweep(first)
+    for at in sorted({*edges, *borders}):
+        if at in borders or at == last:
+            count += sweep.border(at, counts=not within(sweep.since, maintenance))
         for region, up, change in edges.get(at, ()):
-            valid[region][0 if up else 1] += change
-    return {
-        minute: {region: UpDown(*spent) for region, spent in regions.items()}
-        for minute, regions in minutes.items()
-        if regions
-    }
+            count += 1
+            sweep.turn(at, region, up, change, counts=not within(sweep.since, maintenance))
+        if count >= STEPS_AT_A_TIME:
+            count = 0
+            yield
+    return sweep.found()
 
 
-def _spend(minute: dict[str, list[int]], valid: Mapping[str, Sequence[int]], ms: int) -> None:
-    """Add a stretch of time in which nothing changes."""
-    known = up = 0
-    for region, (ups, downs) in valid.items():
-        if ups or downs:
-            known += 1
-            up += not downs
-            minute.setdefault(region, [0, 0])[1 if downs else 0] += ms
-    if known:
-        minute.setdefault(ALL, [0, 0])[0 if 2 * up > known else 1] += ms
+class _Sweep:
+    """Goes through time. What a turn costs does not depend on how many regions there are: the time of each is added
+    up when its own state turns, and of all at borders: of minutes, and of maintenance. ``since``: the last border."""
+
+    def __init__(self, first: int) -> None:
+        self.since = first
+        self._valid: dict[str, list[int]] = {}  # ups, downs
+        self._known: dict[str, tuple[bool, int]] = {}  # up, since when or since the last border
+        self._ups = 0
+        self._all: tuple[bool, int] | None = None
+        self._minutes: dict[int, dict[str, list[int]]] = {}
+
+    def turn(self, at: int, region: str, up: bool, change: int, *, counts: bool) -> None:
+        """One more or one less result is valid from ``at`` on."""
+        valid = self._valid.setdefault(region, [0, 0])
+        valid[0 if up else 1] += change
+        is_up = None if not any(valid) else not valid[1]
+        before = self._known.get(region)
+        if (None if before is None else before[0]) is is_up:
+            return
+        if before is not None:
+            self._spend(region, before, at, counts)
+            self._ups -= before[0]
+            del self._known[region]
+        if is_up is not None:
+            self._known[region] = is_up, at
+            self._ups += is_up
+        quorum = 2 * self._ups > len(self._known) if self._known else None
+        if (None if self._all is None else self._all[0]) is not quorum:
+            if self._all is not None:
+                self._spend(ALL, self._all, at, counts)
+            self._all = None if quorum is None else (quorum, at)
+
+    def border(self, at: int, *, counts: bool) -> int:
+        """Add up everything until ``at``; returns how much that was."""
+        for region, known in self._known.items():
+            self._spend(region, known, at, counts)
+            self._known[region] = known[0], at
+        if self._all is not None:
+            self._spend(ALL, self._all, at, counts)
+            self._all = self._all[0], at
+        self.since = at
+        return len(self._known)
+
+    def _spend(self, region: str, known: tuple[bool, int], until: int, counts: bool) -> None:
+        up, since = known
+        if counts and until > since:
+            minute = self._minutes.setdefault(since - since % MINUTE_MS, {})
+            minute.setdefault(region, [0, 0])[0 if up else 1] += until - since
+
+    def found(self) -> Mapping[int, Mapping[str, UpDown]]:
+        return {
+            minute: {region: UpDown(*spent) for region, spent in regions.items()}
+            for minute, regions in self._minutes.items()
+        }
 
 
 def _spans(results: Sequence[Result]) -> list[_Span]:
@@ -113,7 +176,8 @@ def _spans(results: Sequence[Result]) -> list[_Span]:
     ]
 
 
-def intervals(turns: Iterable[tuple[int, bool]]) -> list[tuple[int, int]]:
+@lru_cache(maxsize=4096)
+def intervals(turns: tuple[tuple[int, bool], ...]) -> Sequence[tuple[int, int]]:
     """From when to when maintenance was, of when it started (False) and ended (True). One that has not ended lasts. An
     instant at which one ends and another starts changes nothing."""
     said: dict[int, set[bool]] = {}
@@ -129,7 +193,16 @@ def intervals(turns: Iterable[tuple[int, bool]]) -> list[tuple[int, int]]:
             since = None
     if since is not None:
         found.append((since, FOR_EVER_MS))
-    return found
+    return tuple(found)
+
+
+def turns_since(turns: tuple[tuple[int, bool], ...], cut: int) -> tuple[tuple[int, bool], ...]:
+    """Fewer turns, of which the same follows for every instant from ``cut`` on."""
+    if not turns or turns[0][0] >= cut:
+        return turns
+    later = [turn for turn in turns if turn[0] >= cut]
+    goes_on = [(opens, False) for opens, closes in intervals(turns) if opens < cut <= closes]
+    return tuple(sorted({*goes_on, *later}))
 
 
 #: Later than any event.
