@@ -102,7 +102,6 @@ async def lived(instance: Instance) -> None:
             await asyncio.sleep(0.1)
         while len(await instance.events()) < 10:
             await asyncio.sleep(0.1)
-    await asyncio.sleep(1.5)  # its position is saved once a second
 
 
 @pytest.mark.parametrize("deployment", BOTH)

@@ -62,7 +62,8 @@ def added(one: int, other: int) -> int:
     """Sum that stops at the largest storable integer instead of wrapping around."""
     total = one + other
     if total > MAX_SUM:
-        log.warning("a sum stopped at 2^63 - 1: the true total no longer fits any store")
+        if MAX_SUM not in (one, other):  # said once of each total, not of every event after
+            log.warning("a sum stopped at 2^63 - 1: the true total no longer fits any store")
         return MAX_SUM
     return total
 
