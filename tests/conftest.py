@@ -54,15 +54,18 @@ def nothing_left_running() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A function that gives a TCP port on which nothing listens, another one at each call."""
+    """A function that gives a TCP port on which nothing listens, another one at each call. Where tests run in several
+    processes, each has ports of its own: between looking and listening, another one could be given the same."""
     given: set[int] = set()
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
     def find() -> int:
         while True:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port: int = probe.getsockname()[1]
-            if port not in given:
+            if port % processes == own and port not in given:
                 given.add(port)
                 return port
 
