@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import embedded, limits, rabbitmq
+from bench import embedded, ingest, limits, rabbitmq
 
 PARTS: Mapping[str, Callable[[], object]] = {
     "reading": rabbitmq.reading,
@@ -14,6 +14,7 @@ PARTS: Mapping[str, Callable[[], object]] = {
     "archive": rabbitmq.archive,
     "embedded": embedded.main,
     "limits": limits.main,
+    "ingest": ingest.main,
 }
 
 names = sys.argv[1:] or list(PARTS)
