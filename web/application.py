@@ -4,6 +4,7 @@ GET  /                    page.py       what there is, the latest events, how to
 POST /v1/events           ingest.py     events in
 GET  /v1/rollups[/NAME]   queries.py    rows of a rollup
 GET  /v1/events           queries.py    raw events
+GET  /openapi.json /docs  docs.py       the contract, and its page
 GET  /healthz /readyz /metrics          probes.py
 """
 
@@ -18,8 +19,9 @@ from prometheus_client import CollectorRegistry
 
 from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
-from web import probes
+from web import openapi, probes
 from web.access import Access, access_log
+from web.docs import Docs
 from web.documents import Described
 from web.ingest import Ingest
 from web.keys import Keys
@@ -75,11 +77,13 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     page = Page(
         parts.rollups, parts.raw_events, parts.dead_letters, access, ready=parts.ready, clock=parts.clock
     )
+    docs = Docs(openapi.document(parts.rollups, loopback=parts.loopback))
     return [
         web.get("/", answered(page.show)),
         ingest.route(),
         web.get("/v1/rollups", answered(queries.list_rollups)),
         web.get("/v1/rollups/{name}", answered(queries.rollup)),
         web.get("/v1/events", answered(queries.events)),
+        *docs.routes(),
         *probes.routes(parts.ready, parts.registry),
     ]
