@@ -1,4 +1,4 @@
-"""What the routes answer, as structs: their schemas are in the OpenAPI document, and tests hold every answer against them.
+"""What the routes answer, as structs: their schemas are in the OpenAPI document, and tests hold answers against them.
 
 The answers themselves are written by whoever gives them. Members that a struct does not name may be there.
 """
@@ -18,7 +18,9 @@ class RejectedItem(msgspec.Struct, kw_only=True):
     """An item that was not taken, and why. The others are not affected."""
 
     index: Annotated[int, Meta(ge=0, description="From 0; blank lines of NDJSON are not counted.")]
-    pointer: Annotated[str, Meta(description="JSON pointer (RFC 6901) inside the item; empty = the item as a whole.")]
+    pointer: Annotated[
+        str, Meta(description="JSON pointer (RFC 6901) inside the item; empty = the item as a whole.")
+    ]
     error: str
 
 
@@ -57,7 +59,9 @@ class Ready(msgspec.Struct, kw_only=True):
     """Able to accept events."""
 
     ready: bool
-    dependencies: Annotated[dict[str, str | None], Meta(description="Each with null, or with what is wrong with it.")]
+    dependencies: Annotated[
+        dict[str, str | None], Meta(description="Each with null, or with what is wrong with it.")
+    ]
 
 
 class NotReady(Problem, kw_only=True):

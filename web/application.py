@@ -55,8 +55,8 @@ class WebParts:
 
 
 def build(parts: WebParts) -> web.Application:
-    """The whole application. Run it with ``AppRunner(auto_decompress=False)``: it inflates by itself, within
-    bounds. The logger ``web.access`` has a line for each request; aiohttp's own would show queries."""
+    """The whole application. Run it with ``web.server.runner``. The logger ``web.access`` has a line for each
+    request; aiohttp's own would show queries."""
     application = web.Application(middlewares=[access_log, problems])
     application.add_routes(routes(parts))
     return application

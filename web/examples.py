@@ -1,4 +1,4 @@
-"""Examples of the OpenAPI document, and the schemas of bodies that no struct describes whole. Tests send every example."""
+"""Examples of the OpenAPI document, and schemas of bodies that no struct describes whole. Tests send every example."""
 
 from __future__ import annotations
 
@@ -98,7 +98,11 @@ CLOUDEVENT_SCHEMA: dict[str, Any] = {
 SERVICE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "One of the three bodies that the monitors of Clowder 1 send.",
-    "anyOf": [{"required": ["ping_status"]}, {"required": ["homepage_status"]}, {"required": ["measurement"]}],
+    "anyOf": [
+        {"required": ["ping_status"]},
+        {"required": ["homepage_status"]},
+        {"required": ["measurement"]},
+    ],
     "properties": {
         "ping_status": {"type": "object"},
         "homepage_status": {"type": "object"},

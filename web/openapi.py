@@ -61,9 +61,9 @@ _LATER = frozenset({409, 429, 503})
 #: What any request can be answered.
 _ANYWHERE = (400, 500, 503)
 
-_KEY = ({"bearer": []}, {"apiKey": []}, {"xApiKey": []})
+_KEY: tuple[Schema, ...] = ({"bearer": []}, {"apiKey": []}, {"xApiKey": []})
 #: A page of a browser asks a person, who gives the key as the password.
-_READING_KEY = (*_KEY, {"basic": []})
+_READING_KEY: tuple[Schema, ...] = (*_KEY, {"basic": []})
 
 _WHEN = {
     "type": "string",
@@ -115,7 +115,12 @@ A request that is answered with 202 is durable. Every error is a problem (RFC 94
 
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key made by `eventsink keys create`."},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "API-KEY", "description": "As older monitors send it."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "API-KEY",
+        "description": "As older monitors send it.",
+    },
     "xApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "basic": {"type": "http", "scheme": "basic", "description": "For browsers: the key as the password."},
 }
@@ -139,12 +144,12 @@ def _post_events() -> Schema:
         "tags": ["events"],
         "summary": "Send events.",
         "description": (
-            "One event, an array, or NDJSON; CloudEvents 1.0 structured, in batches, or in binary mode (`ce-*` headers). "
+            "One event, an array, or NDJSON; CloudEvents 1.0 structured, in batches, or binary (`ce-*` headers). "
             "`Content-Encoding: gzip` is understood. Good items are taken, bad ones named in `rejected`. "
             "A key with the scope `health` alone may send `health.*` only."
         ),
         "security": list(_KEY),
-        "parameters": [_IDEMPOTENCY_KEY, _ENCODING, *_CLOUDEVENT_HEADERS],
+        "parameters": [_IDEMPOTENCY_KEY, *_CLOUDEVENT_HEADERS],
         "requestBody": {"required": True, "content": _event_bodies()},
         "responses": {
             "202": accepted,
@@ -159,7 +164,6 @@ def _post_service() -> Schema:
         "tags": ["events"],
         "summary": "Send the result of a health check, as older monitors do.",
         "security": list(_KEY),
-        "parameters": [_ENCODING],
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": _ref("ServiceBody"), "examples": _examples(examples.SERVICE)}},
@@ -220,10 +224,19 @@ def _get_rollup(rollups: Mapping[str, Described], security: list[Schema]) -> Sch
         "security": security,
         "parameters": [
             name,
-            _query("window", "Size of the windows.", {"enum": windows, "default": DEFAULT_WINDOW}),
+            _query(
+                "window",
+                "Size of the windows.",
+                {"type": "string", "enum": windows, "default": DEFAULT_WINDOW},
+            ),
             *_times("Only windows whose start is"),
-            _query("format", "How to answer.", {"enum": ["json", "csv"], "default": "json"}),
-            *(_query(tag, f"Only rows of this {tag}: {_of(tag, rollups)}.", {"type": "string"}) for tag in keys),
+            _query(
+                "format", "How to answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"}
+            ),
+            *(
+                _query(tag, f"Only rows of this {tag}: {_of(tag, rollups)}.", {"type": "string"})
+                for tag in keys
+            ),
         ],
         "responses": {
             "200": {
@@ -301,7 +314,12 @@ def _event_bodies() -> Schema:
         },
         CLOUDEVENT: {"schema": _ref("CloudEvent"), "examples": _examples(examples.CLOUDEVENT)},
         CLOUDEVENTS: {
-            "schema": {"type": "array", "items": _ref("CloudEvent"), "minItems": 1, "maxItems": bodies.MAX_ITEMS},
+            "schema": {
+                "type": "array",
+                "items": _ref("CloudEvent"),
+                "minItems": 1,
+                "maxItems": bodies.MAX_ITEMS,
+            },
             "examples": _examples(examples.CLOUDEVENTS),
         },
     }
@@ -316,7 +334,7 @@ def _schemas(rollups: Mapping[str, Described]) -> Schema:
         "Rollup": {"oneOf": [_ref(f"Rollup.{name}") for name in rollups]},
         **{f"Rollup.{name}": _rows(rollup) for name, rollup in rollups.items()},
         "Message": {
-            "description": "An event: canonical, or a message of Clowder 1 or pyclowder as it is (v1.15.0 of Clowder too).",
+            "description": "An event: canonical, or a message of Clowder 1 or pyclowder as it is (v1.15.0 too).",
             "anyOf": [_ref("Event"), _ref("Clowder1Message"), _ref("PyclowderStatus")],
         },
         "Event": event,
@@ -415,7 +433,6 @@ _IDEMPOTENCY_KEY = _request_header(
     "Any text of yours. The same one with the same body gets the same answer again, for 24 hours.",
     {"type": "string", "minLength": 1, "maxLength": 255},
 )
-_ENCODING = _request_header("Content-Encoding", "How the body is packed.", {"enum": ["gzip", "identity"]})
 _CLOUDEVENT_HEADERS = [
     _request_header(f"ce-{name}", f"`{name}` of a CloudEvent in binary mode; its data is the body.", schema)
     for name, schema in examples.CLOUDEVENT_SCHEMA["properties"].items()

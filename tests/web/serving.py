@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from aiohttp.web import Application, Request
+from aiohttp.web import Application, BaseRunner, Request
 from prometheus_client import CollectorRegistry
 
 from agents import ROLLUPS
@@ -20,10 +20,18 @@ from topology.log import Message
 from web.application import WebParts, build
 from web.keys import Keys
 from web.problems import PROBLEM_JSON
+from web.server import runner
 
 NOW_MS = 1_795_467_600_000  # 2026-11-23T21:00:00Z
 UPLOAD = b'{"type":"storage.file_uploaded","file_id":"f1","space_id":"s1","bytes":7}'
 PING = b'{"type":"health.pinged","service":"clowder","region":"eu","up":true}'
+
+
+class Listening(TestServer):
+    """Runs an application as the processes do."""
+
+    async def _make_runner(self, **options: Any) -> BaseRunner:
+        return runner(self.app, **options)
 
 
 @dataclass
@@ -84,8 +92,8 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             ready=ready,
             registry=registry,
         )
-        server = TestServer(build(replace(parts, **changes)))
-        await server.start_server(auto_decompress=False)
+        server = Listening(build(replace(parts, **changes)))
+        await server.start_server()
         async with TestClient(server) as running.client:
             yield running
 

@@ -234,11 +234,17 @@ async def test_no_address_makes_us_fail(app: Served, path: str, name: str, value
         check_answer(*await exchange(app, request))
 
 
-async def test_what_is_no_http_is_refused_before_it_reaches_us(app: Served) -> None:
-    """By aiohttp's parser, in plain text: there is no request yet that a handler could answer."""
-    for line in (b"GET /v1/events?type=\xff HTTP/1.1", b"NONSENSE / HTTP/1.1", b"\x16\x03\x01"):
-        status, _, _ = await exchange(app, line + b"\r\nHost: localhost\r\n\r\n")
-        assert status == 400
+@pytest.mark.parametrize(
+    "line", [b"GET /v1/events?type=\xff HTTP/1.1", b"NONSENSE / HTTP/1.1", b"\x16\x03\x01", b"GET / HTTP/9.9"]
+)
+async def test_what_is_no_http_is_a_problem_like_any_other_and_fills_no_log(
+    app: Served, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    status, head, body = await exchange(app, line + b"\r\nHost: localhost\r\n\r\n")
+    assert status in {400, 405}
+    check_answer(status, head, body)
+    assert b"Server: eventsink" in head
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 async def test_a_body_that_is_not_framed_as_http_says_is_refused(app: Served) -> None:
