@@ -46,11 +46,12 @@ _WRONG = {
     401: "No key, or one that is unknown, revoked or expired.",
     403: "The key lacks the scope; or, for events, none of them is within it.",
     404: "There is no such rollup.",
-    408: "The body did not arrive in time.",
+    408: "The request did not arrive in time.",
     409: "A request with this Idempotency-Key is being worked on.",
     413: f"Over 1 MiB, as it came or inflated, or over {bodies.MAX_ITEMS} items: send it in parts.",
     415: "A content type or encoding that is not known here.",
     417: "An expectation other than 100-continue.",
+    431: "The header is too large.",
     422: "Nothing was accepted: see `rejected`. Or the Idempotency-Key was used with another body.",
     429: "Too many requests with this key, or too many wrong keys from this address.",
     500: "A mistake of eventsink's.",
@@ -59,7 +60,7 @@ _WRONG = {
 #: To be tried again after a while, which they name.
 _LATER = frozenset({409, 429, 503})
 #: What any request can be answered.
-_ANYWHERE = (400, 500, 503)
+_ANYWHERE = (400, 408, 431, 500, 503)
 
 _KEY: tuple[Schema, ...] = ({"bearer": []}, {"apiKey": []}, {"xApiKey": []})
 #: A page of a browser asks a person, who gives the key as the password.
@@ -153,7 +154,7 @@ def _post_events() -> Schema:
         "requestBody": {"required": True, "content": _event_bodies()},
         "responses": {
             "202": accepted,
-            **_problems(401, 403, 408, 409, 413, 415, 417, 422, 429, schema="Rejection"),
+            **_problems(401, 403, 409, 413, 415, 417, 422, 429, schema="Rejection"),
         },
     }
 
@@ -173,7 +174,7 @@ def _post_service() -> Schema:
                 **_content({JSON: {"schema": _ref("Accepted")}}),
                 "description": "What was accepted is durable.",
             },
-            **_problems(401, 403, 408, 413, 415, 417, 422, 429, schema="Rejection"),
+            **_problems(401, 403, 413, 415, 417, 422, 429, schema="Rejection"),
         },
     }
 
