@@ -60,7 +60,7 @@ _WRONG = {
 #: To be tried again after a while, which they name.
 _LATER = frozenset({409, 429, 503})
 #: What any request can be answered.
-_ANYWHERE = (400, 408, 431, 500, 503)
+_ANYWHERE = (400, 408, 417, 431, 500, 503)
 
 _KEY: tuple[Schema, ...] = ({"bearer": []}, {"apiKey": []}, {"xApiKey": []})
 #: A page of a browser asks a person, who gives the key as the password.
@@ -154,7 +154,7 @@ def _post_events() -> Schema:
         "requestBody": {"required": True, "content": _event_bodies()},
         "responses": {
             "202": accepted,
-            **_problems(401, 403, 409, 413, 415, 417, 422, 429, schema="Rejection"),
+            **_problems(401, 403, 409, 413, 415, 422, 429, schema="Rejection"),
         },
     }
 
@@ -174,7 +174,7 @@ def _post_service() -> Schema:
                 **_content({JSON: {"schema": _ref("Accepted")}}),
                 "description": "What was accepted is durable.",
             },
-            **_problems(401, 403, 413, 415, 417, 422, 429, schema="Rejection"),
+            **_problems(401, 403, 413, 415, 422, 429, schema="Rejection"),
         },
     }
 

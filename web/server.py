@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
-from web.problems import Problem
+from web.problems import Handler, Problem, answered
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,20 @@ class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         loop = asyncio.get_running_loop()
-        return _Server(made.request_handler, request_factory=made.request_factory, loop=loop, **self._kwargs)
+        handler = _guarded(cast(Handler, made.request_handler))
+        return _Server(cast(Any, handler), request_factory=made.request_factory, loop=loop, **self._kwargs)
+
+
+def _guarded(handler: Handler) -> Handler:
+    """aiohttp looks at ``Expect`` before any middleware and any handler. It refuses in plain text what it does not
+    know, and fails over bytes that are no ASCII."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if not request.headers.get("Expect", "").isascii():
+            raise Problem(417, "of expectations only 100-continue is known here")
+        return await handler(request)
+
+    return answered(handle)
 
 
 class _Server(web.Server):

@@ -247,6 +247,17 @@ async def test_what_is_no_http_is_a_problem_like_any_other_and_fills_no_log(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+@pytest.mark.parametrize("expectation", [b"a-miracle", b"\x80", b"100-continue, more"])
+@pytest.mark.parametrize("line", [b"GET /healthz", b"GET /no/such", b"POST /v1/events", b"PUT /"])
+async def test_an_expectation_that_nobody_knows_is_417_everywhere(
+    app: Served, line: bytes, expectation: bytes
+) -> None:
+    request = line + b" HTTP/1.1\r\nHost: localhost\r\nExpect: " + expectation + b"\r\n\r\n"
+    status, head, body = await exchange(app, request)
+    assert status == 417
+    check_answer(status, head, body)
+
+
 async def test_a_body_that_is_not_framed_as_http_says_is_refused(app: Served) -> None:
     head = (
         f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAPI-KEY: {app.secrets['events']}\r\n"
