@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
 from web import probes
 from web.access import Access, access_log
+from web.delivery import Delivery
 from web.documents import Described
 from web.ingest import Ingest
 from web.keys import Keys
@@ -34,13 +33,12 @@ from web.queries import Queries
 class WebParts:
     """What the application works on. Whoever builds the parts opens them before, and closes them after.
 
-    ``durable``: where a 202 says that the events are. ``loopback``: bound to a loopback address, so
+    ``delivery``: takes what is accepted. ``loopback``: bound to a loopback address, so
     that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
     application's own metric is added to it.
     """
 
-    log: Log
-    durable: Literal["broker", "log"]
+    delivery: Delivery
     rollup_sink: RollupSink
     raw_events: RawEvents
     dead_letters: DeadLetters
@@ -65,9 +63,8 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     for a registry."""
     access = Access(parts.keys, loopback=parts.loopback, clock=parts.clock)
     ingest = Ingest(
-        parts.log,
+        parts.delivery,
         access,
-        durable=parts.durable,
         clock=parts.clock,
         metrics=IngestMetrics(parts.registry),
     )
@@ -81,5 +78,5 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
         web.get("/v1/rollups", answered(queries.list_rollups)),
         web.get("/v1/rollups/{name}", answered(queries.rollup)),
         web.get("/v1/events", answered(queries.events)),
-        *probes.routes(parts.ready, parts.registry),
+        *probes.routes(parts.ready, parts.registry, lambda: parts.delivery.spooling),
     ]

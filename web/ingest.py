@@ -5,30 +5,28 @@
 3. the body          received, inflated, taken apart: 400, 408, 413
 4. each item         read; one that is no event, or outside the key's scope, is rejected by itself
 5. one message       stamped with id and arrival, so that publishing it again is harmless
-6. published         503 if that is not certain
+6. delivered         to the broker, the spool or the embedded log; 503 if that is not certain
 7. 202               with what was accepted and what was not
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from aiohttp import HttpVersion11, web
 
 from schemas.reading import Refusal, read
-from topology.log import JSON, NDJSON, Log, Outgoing
+from topology.errors import Refused
+from topology.log import JSON, NDJSON, Outgoing
 from topology.uuid7 import uuid7
 from web import bodies
 from web.access import Access
+from web.delivery import Delivery, Durable
 from web.keys import Key
 from web.metrics import IngestMetrics
-from web.problems import RETRY_AFTER_S, Handler, Problem, answered, encoded
-
-#: Twice what a log may wait for its lock or its broker's confirm; past it nobody waits for the answer any more.
-PUBLISHED_WITHIN_S = 30.0
+from web.problems import Handler, Problem, answered, encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +39,18 @@ class _Sorted:
 
 
 class Ingest:
-    """The handler. ``durable`` is what a 202 says about where the events are."""
+    """The handler. ``delivery`` says where the events are."""
 
     def __init__(
         self,
-        log: Log,
+        delivery: Delivery,
         access: Access,
         *,
-        durable: Literal["broker", "log"],
         clock: Callable[[], int],
         metrics: IngestMetrics,
     ) -> None:
-        self._log = log
+        self._delivery = delivery
         self._access = access
-        self._durable = durable
         self._clock = clock
         self._metrics = metrics
 
@@ -71,14 +67,14 @@ class Ingest:
         outcome = {
             "accepted": len(found.accepted),
             "rejected": found.rejected,
-            "durable": self._durable,
+            "durable": self._delivery.durable,
         }
         if not found.accepted:
             raise _nothing_accepted(items, found, key, outcome)
-        await self._publish(found.accepted)
+        outcome["durable"] = await self._deliver(found.accepted)
         return web.Response(body=encoded(outcome), status=202, content_type=JSON)
 
-    async def _publish(self, accepted: Sequence[bytes]) -> None:
+    async def _deliver(self, accepted: Sequence[bytes]) -> Durable:
         now = self._clock()
         message = Outgoing(
             body=b"\n".join(accepted),
@@ -87,14 +83,9 @@ class Ingest:
             received_ms=now,
         )
         try:
-            async with asyncio.timeout(PUBLISHED_WITHIN_S):
-                await self._log.publish([message])
-        except TimeoutError:
-            raise Problem(
-                503,
-                "the log did not confirm in time, so it is not certain that the events are kept: send them again",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            ) from None
+            return await self._delivery.deliver(message)
+        except Refused as error:
+            raise Problem(413, f"{error}, or in parts") from error
 
     async def _expected(self, request: web.Request) -> web.StreamResponse | None:
         """Let a client that asks first send its body, or refuse before it does."""

@@ -18,6 +18,7 @@ from agents import ROLLUPS
 from tests.topology.stores import Stores, opened
 from topology.log import Message
 from web.application import WebParts, build
+from web.delivery import LogDelivery
 from web.keys import Keys
 from web.problems import PROBLEM_JSON
 
@@ -72,8 +73,7 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             return running.wrong
 
         parts = WebParts(
-            log=stores.log,
-            durable="log",
+            delivery=LogDelivery(stores.log),
             rollup_sink=stores.rollups,
             raw_events=stores.raw_events,
             dead_letters=stores.dead_letters,

@@ -10,14 +10,17 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import web.delivery
 from schemas.reading import Refusal, read
 from tests.web.serving import NOW_MS, PING, UPLOAD, Served, problem, served
 from topology.errors import Unavailable
 from topology.log import Outgoing
-from web import bodies, ingest
+from web import bodies
+from web.delivery import LogDelivery
 
 NDJSON = "application/x-ndjson"
 CLOWDER_UPLOAD = (
@@ -49,6 +52,11 @@ class Down:
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         raise Unavailable("the broker does not answer: look whether it runs", self.retry_after)
+
+
+def delivery(log: Any) -> LogDelivery:
+    """Into a log of which nothing but publishing is asked."""
+    return LogDelivery(log)
 
 
 async def test_one_event_is_accepted_and_kept_in_its_bytes(app: Served) -> None:
@@ -336,7 +344,7 @@ async def test_an_unreadable_keys_file_is_503_and_lets_nobody_in(app: Served, tm
 
 async def test_202_comes_after_the_log_has_it_and_never_before(tmp_path: Path) -> None:
     log = Gated()
-    async with served(tmp_path, log=log, durable="broker") as app:
+    async with served(tmp_path, delivery=delivery(log)) as app:
         posting = asyncio.create_task(app.post(UPLOAD))
         posting.add_done_callback(lambda _: log.order.append("answered"))
         await log.asked.wait()
@@ -346,13 +354,13 @@ async def test_202_comes_after_the_log_has_it_and_never_before(tmp_path: Path) -
         log.confirm.set()
         response = await posting
         assert response.status == 202
-        assert (await response.json())["durable"] == "broker"
+        assert (await response.json())["durable"] == "log"
         await asyncio.sleep(0)
         assert log.order == ["durable", "answered"]
 
 
 async def test_a_log_that_is_away_is_503_with_retry_after(tmp_path: Path) -> None:
-    async with served(tmp_path, log=Down()) as app:
+    async with served(tmp_path, delivery=delivery(Down())) as app:
         response = await app.post(UPLOAD)
         assert "look whether it runs" in (await problem(response, 503))["detail"]
         assert int(response.headers["Retry-After"]) >= 1
@@ -360,14 +368,14 @@ async def test_a_log_that_is_away_is_503_with_retry_after(tmp_path: Path) -> Non
 
 
 async def test_the_servers_own_wish_is_passed_on(tmp_path: Path) -> None:
-    async with served(tmp_path, log=Down(timedelta(seconds=41.2))) as app:
+    async with served(tmp_path, delivery=delivery(Down(timedelta(seconds=41.2)))) as app:
         assert (await app.post(UPLOAD)).headers["Retry-After"] == "42"
 
 
 async def test_a_log_that_never_confirms_is_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pitfall 19: publishers hang without an answer.
-    monkeypatch.setattr(ingest, "PUBLISHED_WITHIN_S", 0.01)
-    async with served(tmp_path, log=Gated()) as app:
+    monkeypatch.setattr(web.delivery, "LOGGED_WITHIN_S", 0.01)
+    async with served(tmp_path, delivery=delivery(Gated())) as app:
         response = await app.post(UPLOAD)
         await problem(response, 503)
         assert response.headers["Retry-After"]
