@@ -106,11 +106,10 @@ class Drainer:
         #: The broker was asked, and has answered or is away.
         self._asked = asyncio.Event()
         self._taken_up = False
-        #: Whether the last call of the broker took no longer than a request may wait.
-        self._quick = False
         self._direct = False
         #: While the last of the spool is on its way; done when that is over, whatever came of it.
         self._handing_over: asyncio.Future[None] | None = None
+        self._held_until: asyncio.TimerHandle | None = None
         #: Why the broker is not published to; None while it answers, as far as is known.
         self.away: str | None = f"{BROKER} was not asked yet"
 
@@ -145,7 +144,7 @@ class Drainer:
         """Whether a message may go to the broker now. Where the last of the spool is on its way, that is waited for,
         no longer than for a confirm."""
         if self._handing_over is not None:
-            await asyncio.wait({self._handing_over}, timeout=CONFIRMED_WITHIN.total_seconds())
+            await asyncio.wait({self._handing_over})
         return self._direct
 
     def broker_failed(self, reason: str) -> None:
@@ -153,7 +152,6 @@ class Drainer:
         if self._direct:
             log.warning("events go into the spool, nothing is lost: %s", reason)
         self.away = reason
-        self._quick = False
         self._spool_again()
         self._woken.set()
 
@@ -211,38 +209,43 @@ class Drainer:
     async def _ask_broker(self) -> None:
         """Wait until it is there, and publish directly if it is quick."""
         if not self._direct:
-            await self._answered(self._log.open)
-            if self._quick and self._spool.empty:
+            quick = await self._answered(self._log.open)
+            if quick and self._spool.empty:
                 self._go_direct()
 
     async def _drain(self) -> None:
         self._spool_again()
+        # Of publishing: a broker that is blocked answers every question, and takes nothing.
+        quick = False
         try:
             while not self._spool.empty:
-                if self._quick and self._spool.held.messages <= LITTLE_MESSAGES:
+                if quick and self._spool.held.messages <= LITTLE_MESSAGES:
                     self._hold()
                     await self._spool.settled()
                 if not (batch := await self._spool.first(limit=BATCH_MESSAGES, max_bytes=BATCH_BYTES)):
                     break
-                await self._publish(batch)
-            if self._quick:
+                quick = await self._publish(batch)
+            if quick:
                 log.info("the spool is empty: events go to the broker directly")
                 self._go_direct()
         finally:
             self._release()
 
-    async def _publish(self, batch: Sequence[Spooled]) -> None:
+    async def _publish(self, batch: Sequence[Spooled]) -> bool:
+        """Whether the broker was quick."""
         try:
-            await self._answered(lambda: self._log.publish([each.message for each in batch]))  # 1.
+            quick = await self._answered(lambda: self._log.publish([each.message for each in batch]))  # 1.
         except (Refused, ValueError):
-            await self._publish_one_by_one(batch)
+            quick = await self._publish_one_by_one(batch)
         await self._forget(batch[-1].number)  # 2.
+        return quick
 
-    async def _publish_one_by_one(self, batch: Sequence[Spooled]) -> None:
-        """One of them is refused for good: that one is put aside, the others are in nobody's way."""
+    async def _publish_one_by_one(self, batch: Sequence[Spooled]) -> bool:
+        """One of them is refused for good: that one is put aside. Whether the broker was quick."""
+        quick = True
         for number, message in batch:
             try:
-                await self._answered(partial(self._log.publish, [message]))
+                quick = await self._answered(partial(self._log.publish, [message])) and quick
             except (Refused, ValueError) as error:
                 log.warning(
                     "the broker will never take a message of %d bytes that was accepted; it is kept in %s and tried "
@@ -253,17 +256,18 @@ class Drainer:
                 )
                 await self._forget(number - 1)
                 await self._outages.ridden_out(SPOOL, partial(self._spool.put_aside, number, str(error)))
+        return quick
 
     async def _forget(self, upto: int) -> None:
         # Not published again because of a disk that is full: removing is tried again by itself.
         await self._outages.ridden_out(SPOOL, partial(self._spool.remove, upto))
 
-    async def _answered(self, call: Callable[[], Awaitable[None]]) -> None:
-        """``call`` the broker until it answers. Raises ``Refused`` and ``ValueError``."""
+    async def _answered(self, call: Callable[[], Awaitable[None]]) -> bool:
+        """``call`` the broker until it answers, and say whether it took no longer than a request may wait. Raises
+        ``Refused`` and ``ValueError``."""
 
-        async def asked() -> None:
+        async def asked() -> bool:
             begun = self._monotonic()
-            self._quick = False
             try:
                 await call()
             except (Unavailable, SettingsError) as error:
@@ -273,17 +277,17 @@ class Drainer:
                 # A broker that is set up anew may refuse a login for a while.
                 raise error if isinstance(error, Unavailable) else Unavailable(str(error)) from error
             except (Refused, ValueError):
-                self._broker_answered(begun)
+                self._broker_answered()
                 raise
-            self._broker_answered(begun)
+            self._broker_answered()
+            return self._monotonic() - begun <= CONFIRMED_WITHIN.total_seconds()
 
-        await self._outages.ridden_out(BROKER, asked)
+        return await self._outages.ridden_out(BROKER, asked)
 
     # -- which way messages go --
 
-    def _broker_answered(self, begun: float) -> None:
+    def _broker_answered(self) -> None:
         self.away = None
-        self._quick = self._monotonic() - begun <= CONFIRMED_WITHIN.total_seconds()
         self._asked.set()
 
     def _go_direct(self) -> None:
@@ -295,10 +299,16 @@ class Drainer:
         self._release()
 
     def _hold(self) -> None:
+        """Let those who come wait, but not for a broker that takes nothing just now."""
         if self._handing_over is None:
-            self._handing_over = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._handing_over = loop.create_future()
+            self._held_until = loop.call_later(CONFIRMED_WITHIN.total_seconds(), self._release)
 
     def _release(self) -> None:
         handing_over, self._handing_over = self._handing_over, None
+        if self._held_until is not None:
+            self._held_until.cancel()
+            self._held_until = None
         if handing_over is not None:
             handing_over.set_result(None)
