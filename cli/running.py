@@ -33,6 +33,7 @@ from web import probes
 from web.access import access_log
 from web.application import WebParts, build
 from web.delivery import BrokerDelivery, Delivery, LogDelivery
+from web.idempotency import Idempotency
 from web.keys import Keys
 from web.metrics import SpoolMetrics
 from web.problems import problems
@@ -173,9 +174,12 @@ class Running:
         """Ingest, queries and the page. What the spool holds is drained from now on, until the stack ends."""
         part = self._part
         self._delivery = await self._open_delivery()
+        requests = Idempotency(self._settings.requests_file, clock=clock_ms)
+        self._stack.push_async_callback(requests.close)
         return build(
             WebParts(
                 delivery=self._delivery,
+                requests=requests,
                 rollup_sink=part.rollup_sink,
                 raw_events=part.raw_events,
                 dead_letters=part.dead_letters,

@@ -64,6 +64,8 @@ NAMES: frozenset[str] = frozenset(MEANINGS)
 DATABASE_FILE = "eventsink.db"
 #: What the web application accepted while the broker was away; a file of its own.
 SPOOL_FILE = "spool.db"
+#: Requests with an Idempotency-Key, and what they were answered.
+REQUESTS_FILE = "requests.db"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,11 @@ class Settings:
     def spool_file(self) -> Path:
         """Where accepted events wait for the broker."""
         return self.data / SPOOL_FILE
+
+    @property
+    def requests_file(self) -> Path:
+        """Requests of a day that may come again."""
+        return self.data / REQUESTS_FILE
 
     @property
     def secrets(self) -> frozenset[str]:

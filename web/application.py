@@ -2,6 +2,7 @@
 
 GET  /                    page.py       what there is, the latest events, how to send one
 POST /v1/events           ingest.py     events in
+POST /service             ingest.py     results of the existing health monitors
 GET  /v1/rollups[/NAME]   queries.py    rows of a rollup
 GET  /v1/events           queries.py    raw events
 GET  /healthz /readyz /metrics          probes.py
@@ -20,6 +21,7 @@ from web import probes
 from web.access import Access, access_log
 from web.delivery import Delivery
 from web.documents import Described
+from web.idempotency import Idempotency
 from web.ingest import Ingest
 from web.keys import Keys
 from web.metrics import IngestMetrics
@@ -33,12 +35,13 @@ from web.queries import Queries
 class WebParts:
     """What the application works on. Whoever builds the parts opens them before, and closes them after.
 
-    ``delivery``: takes what is accepted. ``loopback``: bound to a loopback address, so
-    that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
+    ``delivery``: takes what is accepted. ``requests``: those that may come again. ``loopback``: bound to a loopback
+    address, so that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
     application's own metric is added to it.
     """
 
     delivery: Delivery
+    requests: Idempotency
     rollup_sink: RollupSink
     raw_events: RawEvents
     dead_letters: DeadLetters
@@ -65,6 +68,7 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     ingest = Ingest(
         parts.delivery,
         access,
+        parts.requests,
         clock=parts.clock,
         metrics=IngestMetrics(parts.registry),
     )
@@ -74,7 +78,7 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     )
     return [
         web.get("/", answered(page.show)),
-        ingest.route(),
+        *ingest.routes(),
         web.get("/v1/rollups", answered(queries.list_rollups)),
         web.get("/v1/rollups/{name}", answered(queries.rollup)),
         web.get("/v1/events", answered(queries.events)),

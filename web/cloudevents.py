@@ -26,7 +26,7 @@ from multidict import CIMultiDictProxy
 from schemas.events import EVENT_TYPES
 from schemas.reading import Refusal, read
 from schemas.refusals import refusal
-from web.items import MAX_ITEM_BYTES, Item, Taken, too_large
+from web.items import Item, Taken, fitted
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -91,11 +91,12 @@ def is_json_type(content_type: str) -> bool:
 
 def read_structured(item: bytes) -> Item:
     """One CloudEvent in JSON. Raises nothing."""
-    if len(item) > MAX_ITEM_BYTES:
-        return too_large(item)
-    item = item.removeprefix(_BYTE_ORDER_MARK)
+    fitting = fitted(item)
+    if isinstance(fitting, Refusal):
+        return fitting
     try:
-        members = {name: member for name, member in _members(item).items() if not _is_null(member)}
+        found = _members(fitting.removeprefix(_BYTE_ORDER_MARK))
+        members = {name: member for name, member in found.items() if not _is_null(member)}
         # A null is an attribute that is not set.
         context = msgspec.convert(
             {name: msgspec.json.decode(members[name]) for name in members.keys() & _ATTRIBUTES}, Context
@@ -114,8 +115,9 @@ def read_structured(item: bytes) -> Item:
 def read_binary(headers: CIMultiDictProxy[str], body: bytes) -> Item:
     """One CloudEvent in headers and body. Raises nothing; of an attribute the refusal's pointer is that of the whole,
     and its reason names the header."""
-    if len(body) > MAX_ITEM_BYTES:
-        return too_large(body)
+    fitting = fitted(body)
+    if isinstance(fitting, Refusal):
+        return fitting
     attributes = _attributes(headers)
     if isinstance(attributes, Refusal):
         return attributes
@@ -124,7 +126,7 @@ def read_binary(headers: CIMultiDictProxy[str], body: bytes) -> Item:
     except msgspec.ValidationError as error:
         return _of_header(refusal(error))
     kept = {name: value for name, value in attributes.items() if name not in _FIELDS}
-    taken = _canonical(context, kept, _Data(body.removeprefix(_BYTE_ORDER_MARK).strip() or b"{}", ""))
+    taken = _canonical(context, kept, _Data(fitting.removeprefix(_BYTE_ORDER_MARK).strip() or b"{}", ""))
     if isinstance(taken, Refusal) and taken.pointer.removeprefix("/") in _FIELDS:
         return _of_header(taken)
     return taken

@@ -33,16 +33,22 @@ def read_items(items: Sequence[bytes]) -> list[Item]:
     if len(lines) != len(fitting):  # an item that is blank, or more than a line
         return [read_item(item) for item in items]
     found = iter(lines)
-    return [_item(*next(found)) if len(item) <= MAX_ITEM_BYTES else too_large(item) for item in items]
+    return [_item(*next(found)) if len(item) <= MAX_ITEM_BYTES else read_item(item) for item in items]
 
 
 def read_item(item: bytes) -> Item:
     """As ``read_items``, of one."""
-    return _item(item, read(item)) if len(item) <= MAX_ITEM_BYTES else too_large(item)
+    fitting = fitted(item)
+    return fitting if isinstance(fitting, Refusal) else _item(fitting, read(fitting))
 
 
-def too_large(item: bytes) -> Refusal:
-    """Said of an item that is not looked into."""
+def fitted(item: bytes) -> bytes | Refusal:
+    """The item if it is not too large; blanks around it do not count, and are cut off where they are many."""
+    if len(item) <= MAX_ITEM_BYTES:
+        return item
+    item = item.strip()
+    if len(item) <= MAX_ITEM_BYTES:
+        return item
     return Refusal("", f"the item has {len(item)} bytes, at most 64 KiB are taken")
 
 

@@ -23,7 +23,7 @@ from schemas.events import MAX_COUNT, Event, PageFetched, Pinged, ResponseTimes
 from schemas.quantities import milliseconds, share
 from schemas.reading import Refusal
 from schemas.refusals import refusal
-from web.items import MAX_ITEM_BYTES, Item, read_item, too_large
+from web.items import Item, fitted, read_item
 
 SERVICE = "clowder"
 REGION = "unknown"
@@ -69,10 +69,11 @@ _encode = msgspec.json.Encoder().encode
 
 def read_report(body: bytes) -> list[Item]:
     """The events of one body, at least one or a refusal. Raises nothing."""
-    if len(body) > MAX_ITEM_BYTES:
-        return [too_large(body)]
+    fitting = fitted(body)
+    if isinstance(fitting, Refusal):
+        return [fitting]
     try:
-        value = msgspec.json.decode(body)
+        value = msgspec.json.decode(fitting)
         if not isinstance(value, dict):
             return [Refusal("", "must be an object")]
         if "measurement" in value:

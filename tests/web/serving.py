@@ -19,6 +19,7 @@ from tests.topology.stores import Stores, opened
 from topology.log import Message
 from web.application import WebParts, build
 from web.delivery import LogDelivery
+from web.idempotency import Idempotency
 from web.keys import Keys
 from web.problems import PROBLEM_JSON
 
@@ -74,6 +75,7 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
 
         parts = WebParts(
             delivery=LogDelivery(stores.log),
+            requests=Idempotency(folder / "requests.db", clock=lambda: NOW_MS),
             rollup_sink=stores.rollups,
             raw_events=stores.raw_events,
             dead_letters=stores.dead_letters,
@@ -84,10 +86,12 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             ready=ready,
             registry=registry,
         )
-        server = TestServer(build(replace(parts, **changes)))
+        parts = replace(parts, **changes)
+        server = TestServer(build(parts))
         await server.start_server(auto_decompress=False)
         async with TestClient(server) as running.client:
             yield running
+        await parts.requests.close()
 
 
 async def problem(response: ClientResponse, status: int) -> dict[str, Any]:
