@@ -38,14 +38,16 @@ class Served:
     wrong: dict[str, str | None] = field(default_factory=lambda: {"log": None})
     client: TestClient[Request, Application] = field(init=False)
 
-    async def post(self, body: bytes, *, key: str | None = "events", **headers: str) -> ClientResponse:
-        """``POST /v1/events`` as JSON unless a header says otherwise (``content_type=…``)."""
+    async def post(
+        self, body: bytes, *, key: str | None = "events", path: str = "/v1/events", **headers: str
+    ) -> ClientResponse:
+        """``POST`` events as JSON unless a header says otherwise (``content_type=…``)."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named.setdefault("content-type", "application/json")
         if key is not None:
             named.setdefault("authorization", f"Bearer {self.secrets.get(key, key)}")
         # As a file: of a large body in bytes aiohttp's client warns.
-        return await self.client.post("/v1/events", data=io.BytesIO(body), headers=named)
+        return await self.client.post(path, data=io.BytesIO(body), headers=named)
 
     async def get(self, path: str, **headers: str) -> ClientResponse:
         return await self.client.get(path, headers={name.replace("_", "-"): v for name, v in headers.items()})

@@ -17,10 +17,11 @@ import pytest
 import web.delivery
 from schemas.reading import Refusal, read
 from tests.web.serving import NOW_MS, PING, UPLOAD, Served, problem, served
-from topology.errors import Unavailable
+from topology.errors import Refused, Unavailable
 from topology.log import Outgoing
 from web import bodies
 from web.delivery import LogDelivery
+from web.items import MAX_ITEM_BYTES
 
 NDJSON = "application/x-ndjson"
 CLOWDER_UPLOAD = (
@@ -228,11 +229,30 @@ async def test_json_by_other_spellings_is_json(app: Served, kind: str) -> None:
     assert (await app.post(UPLOAD, content_type=kind)).status == 202
 
 
-async def test_a_mebibyte_is_accepted_and_a_byte_more_is_413(app: Served) -> None:
+async def test_an_item_of_64_kib_is_accepted_and_a_byte_more_rejected_by_itself(app: Served) -> None:
     frame = b'{"type":"traffic.page_viewed","url":"%b"}'
-    room = bodies.MAX_BODY_BYTES - len(frame % b"")
-    assert (await app.post(frame % (b"x" * room))).status == 202
-    await problem(await app.post(frame % (b"x" * (room + 1))), 413)
+    room = MAX_ITEM_BYTES - len(frame % b"")
+    fits, over = frame % (b"x" * room), frame % (b"x" * (room + 1))
+    assert (await app.post(fits)).status == 202
+    answer = await problem(await app.post(over), 422)
+    assert [(each["index"], each["pointer"]) for each in answer["rejected"]] == [(0, "")]
+    for body, kind in (
+        (b"[%b,%b,%b]" % (over, fits, PING), "application/json"),
+        (b"\n".join([over, fits, PING]), NDJSON),
+    ):
+        answer = await (await app.post(body, content_type=kind)).json()
+        assert answer["accepted"] == 2
+        (rejected,) = answer["rejected"]
+        assert (rejected["index"], rejected["pointer"]) == (0, "")
+        assert "64 KiB" in rejected["error"]
+    assert (await app.published())[-1].body == fits + b"\n" + PING
+
+
+async def test_a_mebibyte_is_accepted_and_a_byte_more_is_413(app: Served) -> None:
+    items = [PING] * 100
+    blanks = bodies.MAX_BODY_BYTES - len(b"\n".join(items))
+    assert (await app.post(b"\n".join(items) + b" " * blanks, content_type=NDJSON)).status == 202
+    await problem(await app.post(b"\n".join(items) + b" " * (blanks + 1), content_type=NDJSON), 413)
 
 
 async def test_a_body_without_length_is_bounded_too(app: Served) -> None:
@@ -365,6 +385,18 @@ async def test_a_log_that_is_away_is_503_with_retry_after(tmp_path: Path) -> Non
         assert "look whether it runs" in (await problem(response, 503))["detail"]
         assert int(response.headers["Retry-After"]) >= 1
         assert app.counted(503) == 1
+
+
+class TooLarge:
+    """A log that will never take it."""
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        raise Refused("the broker takes no message of 9 bytes: send at most 8")
+
+
+async def test_what_the_log_will_never_take_is_413_with_what_to_do(tmp_path: Path) -> None:
+    async with served(tmp_path, delivery=delivery(TooLarge())) as app:
+        assert "send at most 8" in (await problem(await app.post(UPLOAD), 413))["detail"]
 
 
 async def test_the_servers_own_wish_is_passed_on(tmp_path: Path) -> None:
