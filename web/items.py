@@ -30,7 +30,7 @@ def read_items(items: Sequence[bytes]) -> list[Item]:
     fitting = [item for item in items if len(item) <= MAX_ITEM_BYTES]
     # All at once: a decoder that is called once for all lines costs a quarter of one that is called for each.
     lines = read_lines(b"\n".join(fitting))
-    if len(lines) != len(fitting):  # an item that is blank, or more than a line
+    if [line for line, _ in lines] != fitting:  # an item that is blank, or more than a line
         return [read_item(item) for item in items]
     found = iter(lines)
     return [_item(*next(found)) if len(item) <= MAX_ITEM_BYTES else read_item(item) for item in items]

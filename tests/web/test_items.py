@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.events import Event
@@ -22,6 +22,7 @@ ITEMS = (
 
 
 @given(st.lists(ITEMS, max_size=6))
+@example([b"", b"{}\n{}"])
 def test_items_read_together_are_what_each_is_by_itself(raw: list[bytes]) -> None:
     assert read_items(raw) == [read_item(each) for each in raw]
 
