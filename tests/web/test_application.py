@@ -79,7 +79,11 @@ async def test_head_is_answered_like_get(app: Served) -> None:
 async def test_alive_and_ready_need_no_key(tmp_path: Path) -> None:
     async with served(tmp_path, loopback=False) as app:
         assert await (await app.get("/healthz")).text() == "healthy\n"
-        assert await (await app.get("/readyz")).json() == {"ready": True, "dependencies": {"log": None}}
+        assert await (await app.get("/readyz")).json() == {
+            "ready": True,
+            "dependencies": {"log": None},
+            "spooling": None,
+        }
         assert (await app.get("/metrics")).status == 200
 
 
