@@ -20,6 +20,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from topology.errors import Unavailable
+from web import server
 
 try:
     import uvloop
@@ -37,8 +38,6 @@ GARBAGE_THRESHOLD = 50_000
 #: A server that is still starting is waited for this long.
 START_PATIENCE = timedelta(seconds=30)
 BETWEEN_TRIES_S = 0.5
-#: Open requests get this long to finish when the process ends.
-REQUESTS_END_WITHIN_S = 3.0
 
 
 def clock_ms() -> int:
@@ -99,14 +98,7 @@ async def patiently(call: Callable[[], Awaitable[T]], patience: timedelta = STAR
 
 async def serve(stack: AsyncExitStack, application: web.Application, host: str, port: int) -> str:
     """Listen; returns the address. Ends with the stack. Raises ``Unavailable`` where the port is taken."""
-    runner = web.AppRunner(
-        application,
-        # aiohttp's own inflating takes a cut gzip stream for a whole one: the application inflates.
-        auto_decompress=False,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=REQUESTS_END_WITHIN_S,
-    )
+    runner = server.runner(application)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port)

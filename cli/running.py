@@ -32,13 +32,19 @@ from topology.state import StateStore
 from web import probes
 from web.access import access_log
 from web.application import WebParts, build
+from web.delivery import BrokerDelivery, Delivery, LogDelivery
+from web.idempotency import Idempotency
 from web.keys import Keys
+from web.metrics import SpoolMetrics
 from web.problems import problems
+from web.spool import Spool
 
 log = logging.getLogger(__name__)
 
 #: What makes a dependency "away" for whoever asks whether we are ready.
 READY_WITHIN_S = 2.0
+#: What has not answered by then at the start of ``web`` is opened later: events are to be taken now.
+OPENED_WITHIN_S = 1.0
 TRIM_EVERY_S = 60.0
 
 
@@ -56,7 +62,7 @@ class Opened:
 async def opened(stack: AsyncExitStack, settings: Settings, *, patience: timedelta | None) -> Opened:
     """Open every part; a server that does not answer is waited for. Raises what ``open`` raises.
 
-    ``patience`` None: do not wait. What is away is opened as soon as it is back, by a task of the stack;
+    ``patience`` None: wait for a moment only. What is away is opened as soon as it is back, by a task of the stack;
     until then whoever uses it gets ``Unavailable``.
     """
     shared = parts.Shared(settings)
@@ -72,12 +78,20 @@ async def opened(stack: AsyncExitStack, settings: Settings, *, patience: timedel
         if patience is not None:
             await patiently(part.open, patience)
             continue
-        try:
-            await part.open()
-        except Unavailable as error:
-            log.warning("going on without what is away: %s", error)
-            push_task(stack, Outages().ridden_out(type(part).__name__, part.open))
+        opening = push_task(stack, Outages().ridden_out(type(part).__name__, part.open))
+        opening.add_done_callback(_tell_failure)
+        done, _ = await asyncio.wait({opening}, timeout=OPENED_WITHIN_S)
+        if done:
+            opening.result()
+        else:
+            log.warning("going on without %s, it is opened when it is there", type(part).__name__)
     return made
+
+
+def _tell_failure(opening: asyncio.Future[None]) -> None:
+    """Of an opening that goes on beside everything else: nobody waits for its end."""
+    if not opening.cancelled() and (error := opening.exception()) is not None:
+        log.error("it cannot be opened, restart when that is mended: %s", error)
 
 
 def push_task(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
@@ -101,6 +115,7 @@ class Running:
         self._part = part
         self._flow: Flow | None = None
         self._outages = Outages()
+        self._delivery: Delivery | None = None
         self.registry = CollectorRegistry()
         #: Names of the agents that were started.
         self.agents: list[str] = []
@@ -155,13 +170,16 @@ class Running:
         assert owned.failed is not None  # noqa: S101 - it was started
         return owned.failed
 
-    def web_application(self, host: str, keys: Keys) -> web.Application:
-        """Ingest, queries and the page."""
+    async def web_application(self, host: str, keys: Keys) -> web.Application:
+        """Ingest, queries and the page. What the spool holds is drained from now on, until the stack ends."""
         part = self._part
+        self._delivery = await self._open_delivery()
+        requests = Idempotency(self._settings.requests_file, clock=clock_ms)
+        self._stack.push_async_callback(requests.close)
         return build(
             WebParts(
-                log=part.log,
-                durable="log" if self._settings.log.embedded else "broker",
+                delivery=self._delivery,
+                requests=requests,
                 rollup_sink=part.rollup_sink,
                 raw_events=part.raw_events,
                 dead_letters=part.dead_letters,
@@ -174,6 +192,17 @@ class Running:
             )
         )
 
+    async def _open_delivery(self) -> Delivery:
+        settings, part = self._settings, self._part
+        if settings.log.embedded:
+            return LogDelivery(part.log)
+        spool = Spool(settings.spool_file, max_bytes=settings.spool_max_bytes)
+        delivery = BrokerDelivery(part.log, spool)
+        SpoolMetrics(self.registry, lambda: delivery.held, clock_ms)
+        self._stack.push_async_callback(delivery.close)
+        await delivery.open()
+        return delivery
+
     def probes_application(self) -> web.Application:
         """Health and metrics alone, of a worker."""
         application = web.Application(middlewares=[access_log, problems])
@@ -181,10 +210,13 @@ class Running:
         return application
 
     async def ready(self) -> Mapping[str, str | None]:
-        """Each dependency, and what it said where it does not work."""
-        found: dict[str, str | None] = {"log": _blocked(self._part.log)}
-        if found["log"] is None:
-            found["log"] = await _answer(self._part.log.end_offset)
+        """Each dependency, and what it said where it does not work. A log that is away does not matter to whoever
+        sends events while the spool takes them."""
+        found: dict[str, str | None] = {}
+        if isinstance(self._delivery, BrokerDelivery) and self._delivery.spooling is not None:
+            found["spool"] = await _answer(self._delivery.prove)
+        else:
+            found["log"] = _blocked(self._part.log) or await _answer(self._part.log.end_offset)
         if self._flow is not None:
             found["state"] = None
             found[self._part.raw_events.name] = None

@@ -54,6 +54,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_GA_API_SECRET": "its secret",
     "EVENTSINK_GA_URL": "its endpoint",
     "EVENTSINK_KEYS_FILE": "API keys [keys.json in the data folder]",
+    "EVENTSINK_SPOOL_MAX_BYTES": "how much the spool holds while the broker is away [1GB]",
     "EVENTSINK_CHECKPOINT_EVERY": "how often progress is saved [1s]",
     "EVENTSINK_LOG_FORMAT": "text or json [text on a terminal, else json]",
 }
@@ -61,6 +62,10 @@ NAMES: frozenset[str] = frozenset(MEANINGS)
 
 #: The embedded log and stores share this file of the data folder.
 DATABASE_FILE = "eventsink.db"
+#: What the web application accepted while the broker was away; a file of its own.
+SPOOL_FILE = "spool.db"
+#: Requests with an Idempotency-Key, and what they were answered.
+REQUESTS_FILE = "requests.db"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +143,7 @@ class Settings:
     amplitude: AmplitudeSettings | None
     google: GoogleSettings | None
     keys_file: Path
+    spool_max_bytes: int
     checkpoint_every: timedelta
     log_format: str | None
 
@@ -145,6 +151,16 @@ class Settings:
     def database_file(self) -> Path:
         """The file of the embedded stores."""
         return self.data / DATABASE_FILE
+
+    @property
+    def spool_file(self) -> Path:
+        """Where accepted events wait for the broker."""
+        return self.data / SPOOL_FILE
+
+    @property
+    def requests_file(self) -> Path:
+        """Requests of a day that may come again."""
+        return self.data / REQUESTS_FILE
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -276,6 +292,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
         else AmplitudeSettings(api_key=amplitude_key, url=amplitude_url),
         google=_google(values, optional("EVENTSINK_GA_URL", kinds.url("http", "https"))),
         keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), kinds.path),
+        spool_max_bytes=read("EVENTSINK_SPOOL_MAX_BYTES", "1GB", kinds.size),
         checkpoint_every=read("EVENTSINK_CHECKPOINT_EVERY", "1s", kinds.duration),
         log_format=optional("EVENTSINK_LOG_FORMAT", kinds.log_format),
     )

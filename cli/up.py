@@ -45,7 +45,7 @@ async def _up(settings: Settings, host: str, port: int) -> None:
         await running.start_agents(GROUPS)
         keys = Keys(settings.keys_file)
         first_start = not settings.keys_file.exists()
-        address = await process.serve(stack, running.web_application(host, keys), host, port)
+        address = await process.serve(stack, await running.web_application(host, keys), host, port)
         if first_start:
             key = keys.create(FIRST_KEY_NAME, SCOPES, None)
             click.echo(f"new API key ({', '.join(SCOPES)}), shown this once: {key}")

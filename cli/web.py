@@ -25,7 +25,8 @@ from web.keys import Keys
 def command(settings: Settings, host: str, port: int) -> None:
     """Run the web application only: it takes events in and answers queries.
 
-    A server that is away does not end it: it is tried again, and what cannot be taken is answered with 503.
+    A server that is away does not end it. While the broker is, events go to a spool in the data folder, and to the
+    broker when it is back; queries of what is away are answered with 503.
     """
     data_folder.make(settings.data)
     logs.configure(settings.log_format, sys.stderr, secrets=settings.secrets)
@@ -38,7 +39,7 @@ async def _web(settings: Settings, host: str, port: int) -> None:
     async with AsyncExitStack() as stack:
         part = await opened(stack, settings, patience=None)
         running = Running(stack, settings, part)
-        application = running.web_application(host, Keys(settings.keys_file))
+        application = await running.web_application(host, Keys(settings.keys_file))
         address = await process.serve(stack, application, host, port)
         click.echo(f"the page is at {address}/")
         await process.first_failure(*running.failures)

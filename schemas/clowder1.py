@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,6 +33,7 @@ from schemas.events import (
     SignedUp,
     Unarchived,
 )
+from schemas.quantities import Measured, milliseconds, share
 from schemas.refusals import Refusal
 from schemas.times import from_clowder
 
@@ -43,8 +43,6 @@ ANONYMOUS = "0" * 24
 RequiredId = Annotated[str, Meta(min_length=1)]
 #: A ``type`` with a dot is canonical, whatever else the event holds.
 UndottedType = Annotated[str, Meta(pattern=r"^[^.]*$")]
-#: A number, or a text with a unit ("0.045 ms", "0%").
-Measured = float | str
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="category"):
@@ -192,9 +190,9 @@ class ServiceStatus(Message, frozen=True, kw_only=True, tag="service_status"):
         if up is None:
             return wrong
         times = ResponseTimes(
-            min=_milliseconds(self.response_time_min),
-            avg=_milliseconds(self.response_time_avg),
-            max=_milliseconds(self.response_time_max),
+            min=milliseconds(self.response_time_min),
+            avg=milliseconds(self.response_time_avg),
+            max=milliseconds(self.response_time_max),
         )
         return Pinged(
             time=from_clowder(self.created),
@@ -202,41 +200,12 @@ class ServiceStatus(Message, frozen=True, kw_only=True, tag="service_status"):
             region="unknown",
             up=up,
             response_ms=None if times == ResponseTimes() else times,
-            loss=_share(self.response_time_loss),
+            loss=share(self.response_time_loss),
         )
 
 
 _UP = {"up": True, "down": False}
 _HEALTHY = {"true": True, "1": True, "false": False, "0": False}
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ns|us|µs|μs|ms|s|%|)\s*")
-_IN_MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
-
-
-def _quantity(measured: Measured | None) -> tuple[float, str] | None:
-    """The number and its unit, "" where it has none."""
-    if measured is None:
-        return None
-    if isinstance(measured, str):
-        match = _QUANTITY.fullmatch(measured)
-        return None if match is None else (float(match[1]), match[2])
-    return (measured, "")
-
-
-def _milliseconds(measured: Measured | None) -> float | None:
-    quantity = _quantity(measured)
-    if quantity is None or quantity[1] not in _IN_MILLISECONDS:
-        return None
-    ms = quantity[0] * _IN_MILLISECONDS[quantity[1]]
-    return ms if 0 <= ms <= MAX_COUNT else None
-
-
-def _share(measured: Measured | None) -> float | None:
-    """A loss is in percent, with the sign or without, as ping prints it."""
-    quantity = _quantity(measured)
-    if quantity is None or quantity[1] not in ("%", "") or not 0 <= quantity[0] <= 100:
-        return None
-    return quantity[0] / 100
-
 
 CURRENT: tuple[type[Message], ...] = (
     Upload,

@@ -27,7 +27,7 @@ _HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<plain>[^:\[\]]+))(
 #: Of a path, this much is logged.
 _LOGGED_CHARACTERS = 200
 #: Asked every few seconds by machines, or answered once for each event: too many to be read.
-_ROUTINE = frozenset({"/v1/events", "/healthz", "/readyz", "/metrics"})
+_ROUTINE = frozenset({"/v1/events", "/service", "/healthz", "/readyz", "/metrics"})
 
 
 class Access:

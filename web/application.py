@@ -2,8 +2,10 @@
 
 GET  /                    page.py       what there is, the latest events, how to send one
 POST /v1/events           ingest.py     events in
+POST /service             ingest.py     results of the existing health monitors
 GET  /v1/rollups[/NAME]   queries.py    rows of a rollup
 GET  /v1/events           queries.py    raw events
+GET  /openapi.json /docs  docs.py       the contract, and its page
 GET  /healthz /readyz /metrics          probes.py
 """
 
@@ -11,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
-from web import probes
+from web import openapi, probes
 from web.access import Access, access_log
+from web.delivery import Delivery
+from web.docs import Docs
 from web.documents import Described
+from web.idempotency import Idempotency
 from web.ingest import Ingest
 from web.keys import Keys
 from web.metrics import IngestMetrics
@@ -34,13 +37,13 @@ from web.queries import Queries
 class WebParts:
     """What the application works on. Whoever builds the parts opens them before, and closes them after.
 
-    ``durable``: where a 202 says that the events are. ``loopback``: bound to a loopback address, so
-    that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
+    ``delivery``: takes what is accepted. ``requests``: those that may come again. ``loopback``: bound to a loopback
+    address, so that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
     application's own metric is added to it.
     """
 
-    log: Log
-    durable: Literal["broker", "log"]
+    delivery: Delivery
+    requests: Idempotency
     rollup_sink: RollupSink
     raw_events: RawEvents
     dead_letters: DeadLetters
@@ -53,8 +56,8 @@ class WebParts:
 
 
 def build(parts: WebParts) -> web.Application:
-    """The whole application. Run it with ``AppRunner(auto_decompress=False)``: it inflates by itself, within
-    bounds. The logger ``web.access`` has a line for each request; aiohttp's own would show queries."""
+    """The whole application. Run it with ``web.server.runner``. The logger ``web.access`` has a line for each
+    request; aiohttp's own would show queries."""
     application = web.Application(middlewares=[access_log, problems])
     application.add_routes(routes(parts))
     return application
@@ -65,9 +68,9 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     for a registry."""
     access = Access(parts.keys, loopback=parts.loopback, clock=parts.clock)
     ingest = Ingest(
-        parts.log,
+        parts.delivery,
         access,
-        durable=parts.durable,
+        parts.requests,
         clock=parts.clock,
         metrics=IngestMetrics(parts.registry),
     )
@@ -75,11 +78,13 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     page = Page(
         parts.rollups, parts.raw_events, parts.dead_letters, access, ready=parts.ready, clock=parts.clock
     )
+    docs = Docs(openapi.document(parts.rollups, loopback=parts.loopback))
     return [
         web.get("/", answered(page.show)),
-        ingest.route(),
+        *ingest.routes(),
         web.get("/v1/rollups", answered(queries.list_rollups)),
         web.get("/v1/rollups/{name}", answered(queries.rollup)),
         web.get("/v1/events", answered(queries.events)),
-        *probes.routes(parts.ready, parts.registry),
+        *docs.routes(),
+        *probes.routes(parts.ready, parts.registry, lambda: parts.delivery.spooling),
     ]

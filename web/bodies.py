@@ -13,13 +13,14 @@ from aiohttp import web
 
 from schemas.reading import split
 from topology.log import JSON, NDJSON
+from web.cloudevents import BATCH, STRUCTURED, in_headers, is_json_type
 from web.problems import Problem
 
 #: Before and after inflating: a larger message would be a dead letter, and bombs end here.
 MAX_BODY_BYTES = 1 << 20
 MAX_ITEMS = 1000
 #: A body that trickles in must not hold a connection for ever.
-BODY_WITHIN_S = 30.0
+BODY_WITHIN_S = 10.0
 
 #: Each is a copy of what follows it, so an endless row of empty ones would be expensive.
 _MAX_GZIP_MEMBERS = 64
@@ -36,17 +37,20 @@ _items_of_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 def check_headers(request: web.Request) -> None:
     """Raise the 413 or 415 ``Problem`` that the headers alone deserve, before a byte of the body is read."""
-    if request.headers.get("Content-Type") is not None:
-        kind = request.content_type
-        if kind not in _JSON_TYPES and kind not in _NDJSON_TYPES:
-            raise Problem(
-                415,
-                f"the body must be {JSON} or {NDJSON}: say which in Content-Type",
-                headers={"Accept": f"{JSON}, {NDJSON}"},
-            )
+    if "Content-Type" in request.headers and not _is_known(request):
+        raise Problem(
+            415,
+            f"the body must be {JSON}, {NDJSON} or a CloudEvent in JSON: say which in Content-Type",
+            headers={"Accept": ", ".join((JSON, NDJSON, STRUCTURED, BATCH))},
+        )
+    check_size(request)
+
+
+def check_size(request: web.Request) -> None:
+    """As ``check_headers``, where it does not matter as what the body is announced."""
     _is_gzipped(request)
     if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise _too_large()
+        raise too_large()
 
 
 async def received(request: web.Request) -> bytes:
@@ -58,7 +62,7 @@ async def received(request: web.Request) -> bytes:
             async for chunk in request.content.iter_any():
                 size += len(chunk)
                 if size > MAX_BODY_BYTES:
-                    raise _too_large()
+                    raise too_large()
                 chunks.append(chunk)
     except TimeoutError:
         raise Problem(408, f"the body did not arrive within {BODY_WITHIN_S:.0f} s: send it again") from None
@@ -78,7 +82,7 @@ def inflated(body: bytes) -> bytes:
             raise Problem(400, "the body is not the gzip that Content-Encoding announces") from None
         room -= len(part)
         if room < 0:
-            raise _too_large()
+            raise too_large()
         if not inflater.eof:
             raise Problem(400, "the gzip stream breaks off: send it again")
         parts.append(part)
@@ -94,10 +98,14 @@ def items(body: bytes, content_type: str) -> list[bytes]:
     Raises a ``Problem``: 400 if the whole is not JSON, 413 if there are too many. Items are not
     looked into: one that is no JSON is refused later, by itself.
     """
+    if content_type == STRUCTURED:
+        return [body]
     if content_type in _NDJSON_TYPES:
         found = split(body.removeprefix(codecs.BOM_UTF8))
     elif body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         found = _array(body.removeprefix(codecs.BOM_UTF8))
+    elif content_type == BATCH:
+        raise Problem(400, "a batch of CloudEvents is a JSON array")
     else:
         found = [body]
     return _few(found)
@@ -169,6 +177,13 @@ def _no_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
+def _is_known(request: web.Request) -> bool:
+    kind = request.content_type
+    if kind in (STRUCTURED, BATCH) or kind in _JSON_TYPES:
+        return True
+    return is_json_type(kind) if in_headers(request.headers) else kind in _NDJSON_TYPES
+
+
 def _is_gzipped(request: web.Request) -> bool:
     named = ",".join(request.headers.getall("Content-Encoding", ()))
     encodings = [name.strip().lower() for name in named.split(",")]
@@ -185,5 +200,6 @@ def _is_gzipped(request: web.Request) -> bool:
             )
 
 
-def _too_large() -> Problem:
+def too_large() -> Problem:
+    """413, to be raised."""
     return Problem(413, "the body is over 1 MiB, as it came or inflated: send it in parts")

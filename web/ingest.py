@@ -1,34 +1,44 @@
-"""``POST /v1/events``: events in, and 202 only once they are durable.
+"""``POST /v1/events`` and ``POST /service``: events in, and 202 only once they are durable.
 
 1. the key           401, 403
-2. the headers       413, 415
+2. the headers       400, 413, 415
 3. the body          received, inflated, taken apart: 400, 408, 413
 4. each item         read; one that is no event, or outside the key's scope, is rejected by itself
-5. one message       stamped with id and arrival, so that publishing it again is harmless
-6. published         503 if that is not certain
-7. 202               with what was accepted and what was not
+5. a repetition      known by its Idempotency-Key: 409, 422, or the answer that was given already
+6. one message       stamped with id and arrival, so that publishing it again is harmless
+7. delivered         to the broker, the spool or the embedded log; 503 if that is not certain
+8. 202               with what was accepted and what was not
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from aiohttp import HttpVersion11, web
 
-from schemas.reading import Refusal, read
-from topology.log import JSON, NDJSON, Log, Outgoing
+from schemas.reading import Refusal
+from topology.log import JSON, NDJSON, Outgoing
 from topology.uuid7 import uuid7
-from web import bodies
+from web import bodies, cloudevents, idempotency, monitors
 from web.access import Access
+from web.delivery import Delivery
+from web.idempotency import Idempotency, Stamp
+from web.items import Item, read_items
 from web.keys import Key
 from web.metrics import IngestMetrics
-from web.problems import RETRY_AFTER_S, Handler, Problem, answered, encoded
+from web.problems import Handler, Problem, answered, encoded
 
-#: Twice what a log may wait for its lock or its broker's confirm; past it nobody waits for the answer any more.
-PUBLISHED_WITHIN_S = 30.0
+#: Checks what the headers alone say of a request, and gives its key. Raises a ``Problem``.
+_Check = Callable[[web.Request], Key]
+
+
+class _Read(NamedTuple):
+    """What the body brought, as it came and as it was read."""
+
+    raw: Sequence[bytes]
+    items: Sequence[Item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,62 +51,85 @@ class _Sorted:
 
 
 class Ingest:
-    """The handler. ``durable`` is what a 202 says about where the events are."""
+    """The handlers. ``delivery`` says where the events are."""
 
     def __init__(
         self,
-        log: Log,
+        delivery: Delivery,
         access: Access,
+        requests: Idempotency,
         *,
-        durable: Literal["broker", "log"],
         clock: Callable[[], int],
         metrics: IngestMetrics,
     ) -> None:
-        self._log = log
+        self._delivery = delivery
         self._access = access
-        self._durable = durable
+        self._requests = requests
         self._clock = clock
         self._metrics = metrics
 
-    def route(self) -> web.RouteDef:
+    def routes(self) -> Sequence[web.RouteDef]:
         """Where it listens. Every answer is counted, those to ``Expect: 100-continue`` included."""
-        return web.post("/v1/events", self._counted(self._receive), expect_handler=self._expected)
+        return [
+            self._route("/v1/events", self._check_events, _read_events),
+            self._route("/service", self._check_report, _read_report),
+        ]
 
-    async def _receive(self, request: web.Request) -> web.StreamResponse:
+    def _route(self, path: str, check: _Check, read: Callable[[web.Request, bytes], _Read]) -> web.RouteDef:
+        async def receive(request: web.Request) -> web.StreamResponse:
+            key = check(request)
+            repeated_by = idempotency.key_of(request)
+            body = await bodies.received(request)
+            accepted, outcome = self._accepted(read(request, body), key)
+            if repeated_by is None:
+                now = self._clock()
+                return _taken(await self._deliver(accepted, Stamp(uuid7(now), now), outcome))
+            digest = idempotency.digest_of(request, body)
+            async with self._requests.attempt(key.name, repeated_by, digest) as attempt:
+                if attempt.answer is not None:
+                    return _taken(attempt.answer, {idempotency.REPLAYED_HEADER: "true"})
+                answer = await self._deliver(accepted, attempt.stamp, outcome)
+                await attempt.keep(answer)
+                return _taken(answer)
+
+        async def expected(request: web.Request) -> web.StreamResponse | None:
+            return await self._expected(request, check)
+
+        return web.post(path, self._counted(receive), expect_handler=expected)
+
+    def _check_events(self, request: web.Request) -> Key:
         key = self._access.sending(request)
         bodies.check_headers(request)
-        body = await bodies.received(request)
-        items = bodies.items(body, request.content_type)
-        found = _sorted(items, key)
+        return key
+
+    def _check_report(self, request: web.Request) -> Key:
+        key = self._access.sending(request)
+        if "health" not in key.scopes:
+            raise Problem(403, f"the key {key.name} lacks the scope health: use another, or make one")
+        # Whatever the body is announced as: monitors that say nothing, or that it is a form, cannot be mended.
+        bodies.check_size(request)
+        return key
+
+    def _accepted(self, read: _Read, key: Key) -> tuple[Sequence[bytes], dict[str, Any]]:
+        found = _sorted(read.items, key)
         outcome = {
             "accepted": len(found.accepted),
             "rejected": found.rejected,
-            "durable": self._durable,
+            "durable": self._delivery.durable,
         }
         if not found.accepted:
-            raise _nothing_accepted(items, found, key, outcome)
-        await self._publish(found.accepted)
-        return web.Response(body=encoded(outcome), status=202, content_type=JSON)
+            raise _nothing_accepted(read.raw, found, key, outcome)
+        return found.accepted, outcome
 
-    async def _publish(self, accepted: Sequence[bytes]) -> None:
-        now = self._clock()
-        message = Outgoing(
-            body=b"\n".join(accepted),
-            content_type=JSON if len(accepted) == 1 else NDJSON,
-            event_id=uuid7(now),
-            received_ms=now,
-        )
-        try:
-            async with asyncio.timeout(PUBLISHED_WITHIN_S):
-                await self._log.publish([message])
-        except TimeoutError:
-            raise Problem(
-                503,
-                "the log did not confirm in time, so it is not certain that the events are kept: send them again",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            ) from None
+    async def _deliver(self, accepted: Sequence[bytes], stamp: Stamp, outcome: dict[str, Any]) -> bytes:
+        """Keep the events in one message, and give the answer."""
+        body = b"\n".join(accepted)
+        if len(body) > bodies.MAX_BODY_BYTES:  # a CloudEvent takes a few bytes more in the form that is kept
+            raise bodies.too_large()
+        message = Outgoing(body, JSON if len(accepted) == 1 else NDJSON, stamp.event_id, stamp.received_ms)
+        return encoded({**outcome, "durable": await self._delivery.deliver(message)})
 
-    async def _expected(self, request: web.Request) -> web.StreamResponse | None:
+    async def _expected(self, request: web.Request, check: _Check) -> web.StreamResponse | None:
         """Let a client that asks first send its body, or refuse before it does."""
         if request.version != HttpVersion11:
             return None
@@ -104,8 +137,7 @@ class Ingest:
         async def refused(request: web.Request) -> web.StreamResponse:
             if request.headers["Expect"].lower() != "100-continue":
                 raise Problem(417, "of expectations only 100-continue is known here")
-            self._access.sending(request)
-            bodies.check_headers(request)
+            check(request)
             return web.Response()
 
         response = await answered(refused)(request)
@@ -126,29 +158,49 @@ class Ingest:
         return handle
 
 
-def _sorted(items: Sequence[bytes], key: Key) -> _Sorted:
+def _read_events(request: web.Request, body: bytes) -> _Read:
+    if request.content_type not in (cloudevents.STRUCTURED, cloudevents.BATCH) and cloudevents.in_headers(
+        request.headers
+    ):
+        # Without a body there is no data, and the headers say it all.
+        return _Read([body or b"{}"], [cloudevents.read_binary(request.headers, body)])
+    raw = bodies.items(body, request.content_type)
+    if request.content_type in (cloudevents.STRUCTURED, cloudevents.BATCH):
+        return _Read(raw, [cloudevents.read_structured(item) for item in raw])
+    return _Read(raw, read_items(raw))
+
+
+def _read_report(request: web.Request, body: bytes) -> _Read:
+    return _Read([body], monitors.read_report(body))
+
+
+def _sorted(items: Sequence[Item], key: Key) -> _Sorted:
     accepted: list[bytes] = []
     rejected: list[dict[str, Any]] = []
     out_of_scope = False
+    everything = "events" in key.scopes
     for index, item in enumerate(items):
-        event = read(item)
-        if isinstance(event, Refusal):
-            rejected.append({"index": index, "pointer": event.pointer, "error": event.reason})
-        elif "events" in key.scopes or event.type.startswith("health."):
-            accepted.append(item)
+        if isinstance(item, Refusal):
+            rejected.append({"index": index, "pointer": item.pointer, "error": item.reason})
+        elif everything or item.event.type.startswith("health."):
+            accepted.append(item.line)
         else:
             out_of_scope = True
-            error = f"the key {key.name} may send health.* only, this is {event.type}"
+            error = f"the key {key.name} may send health.* only, this is {item.event.type}"
             rejected.append({"index": index, "pointer": "/type", "error": error})
     return _Sorted(accepted, rejected, out_of_scope)
 
 
-def _nothing_accepted(items: Sequence[bytes], found: _Sorted, key: Key, outcome: dict[str, Any]) -> Problem:
+def _nothing_accepted(raw: Sequence[bytes], found: _Sorted, key: Key, outcome: dict[str, Any]) -> Problem:
     if found.out_of_scope:
         said = f"the key {key.name} may send health.* only: use one with the scope events"
         return Problem(403, said, **outcome)
-    if not items:
+    if not raw:
         return Problem(422, "there is no event in the body", **outcome)
-    if not any(map(bodies.is_json, items)):
+    if not any(map(bodies.is_json, raw)):
         return Problem(400, f"the body is not JSON: {found.rejected[0]['error']}", **outcome)
     return Problem(422, "nothing in the body could be read as an event: see rejected", **outcome)
+
+
+def _taken(answer: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=answer, status=202, content_type=JSON, headers=headers)

@@ -1,8 +1,12 @@
-"""The web application's own metric; the engine's are in ``topology/metrics.py``."""
+"""The web application's own metrics; the engine's are in ``topology/metrics.py``."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from web.spool import Held
 
 
 class IngestMetrics:
@@ -19,3 +23,41 @@ class IngestMetrics:
 
     def answered(self, status: int) -> None:
         self._requests.labels(str(status)).inc()
+
+
+class SpoolMetrics:
+    """``eventsink_spool_*``: what waits on this disk for the broker. Where the log is embedded there is none."""
+
+    def __init__(
+        self, registry: CollectorRegistry, held: Callable[[], Held], clock: Callable[[], int]
+    ) -> None:
+        """``held`` is asked at each scrape; ``clock`` in epoch milliseconds."""
+
+        def oldest_seconds() -> float:
+            oldest_ms = held().oldest_ms
+            return 0.0 if oldest_ms is None else max(0, clock() - oldest_ms) / 1000
+
+        def shows(name: str, meaning: str, read: Callable[[], float]) -> None:
+            Gauge(name, meaning, registry=registry).set_function(read)
+
+        shows(
+            "eventsink_spool_events",
+            "Accepted events that wait in the spool for the broker; if they stay, bring the broker back.",
+            lambda: held().events,
+        )
+        shows(
+            "eventsink_spool_bytes",
+            "Bytes of its file that the spool uses; at EVENTSINK_SPOOL_MAX_BYTES the ingest answers 503.",
+            lambda: held().bytes,
+        )
+        shows(
+            "eventsink_spool_oldest_seconds",
+            "How long the oldest event in the spool has waited; 0 where none does.",
+            oldest_seconds,
+        )
+        shows(
+            "eventsink_spool_refused_events",
+            "Accepted events that the broker never takes, kept in spool.db: raise its max_message_size and "
+            "restart.",
+            lambda: held().refused_events,
+        )

@@ -16,7 +16,17 @@ from web.problems import RETRY_AFTER_S, Problem, answered, encoded
 Ready: TypeAlias = Callable[[], Awaitable[Mapping[str, str | None]]]
 
 
-def routes(ready: Ready, registry: CollectorRegistry) -> Sequence[web.AbstractRouteDef]:
+#: Why events go into the spool at present; None while they do not.
+Spooling: TypeAlias = Callable[[], str | None]
+
+
+def _never() -> str | None:
+    return None
+
+
+def routes(
+    ready: Ready, registry: CollectorRegistry, spooling: Spooling = _never
+) -> Sequence[web.AbstractRouteDef]:
     """The three. ``ready`` may look at servers; it is asked anew each time."""
 
     async def healthz(request: web.Request) -> web.StreamResponse:
@@ -32,7 +42,8 @@ def routes(ready: Ready, registry: CollectorRegistry) -> Sequence[web.AbstractRo
                 headers={"Retry-After": str(RETRY_AFTER_S)},
                 dependencies=dependencies,
             )
-        return web.Response(body=encoded({"ready": True, "dependencies": dependencies}), content_type=JSON)
+        document = {"ready": True, "dependencies": dependencies, "spooling": spooling()}
+        return web.Response(body=encoded(document), content_type=JSON)
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         return web.Response(

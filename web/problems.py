@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.http_exceptions import HttpProcessingError
 
-from topology.errors import SettingsError, Unavailable
+from topology.errors import Refused, SettingsError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,9 @@ def answered(handler: Handler) -> Handler:
             return _from_aiohttp(error).response()
         except Unavailable as error:
             return unavailable(error).response()
+        except Refused as error:
+            # Of all that a log refuses, only the size is the sender's doing.
+            return Problem(413, str(error)).response()
         except SettingsError as error:
             log.error("%s", error)
             return Problem(

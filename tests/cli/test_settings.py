@@ -47,6 +47,7 @@ def test_nothing_set_is_everything_embedded_in_the_folder_data(
     assert (settings.influx, settings.mongo, settings.state) == (None, None, None)
     assert (settings.amplitude, settings.google) == (None, None)
     assert (settings.keep, settings.key_budget) == (timedelta(days=35), 10_000)
+    assert settings.spool_max_bytes == 10**9
     assert settings.keys_file == tmp_path / "data" / "keys.json"
     assert settings.checkpoint_every == timedelta(seconds=1)
     assert settings.log_format is None
@@ -75,6 +76,7 @@ def test_every_variable_is_read() -> None:
             "EVENTSINK_GA_API_SECRET": SECRET,
             "EVENTSINK_GA_URL": "https://ga.test",
             "EVENTSINK_KEYS_FILE": "/etc/keys.json",
+            "EVENTSINK_SPOOL_MAX_BYTES": "5MB",
             "EVENTSINK_CHECKPOINT_EVERY": "250ms",
             "EVENTSINK_LOG_FORMAT": "json",
         }
@@ -90,6 +92,7 @@ def test_every_variable_is_read() -> None:
     assert settings.mongo.database == "d"
     assert (settings.state, settings.state_file) == (None, Path("/var/state.db"))
     assert (settings.keep, settings.key_budget) == (timedelta(days=36500), 7)
+    assert settings.spool_max_bytes == 5 * 10**6
     assert settings.amplitude is not None
     assert settings.amplitude.api_key.reveal() == SECRET
     assert settings.google is not None
@@ -245,7 +248,7 @@ def test_names_of_the_tests_and_of_others_are_ignored() -> None:
 
 
 def test_names_are_those_of_the_contract() -> None:
-    assert len(NAMES) == 26
+    assert len(NAMES) == 27
     assert all(name.startswith("EVENTSINK_") for name in NAMES)
 
 

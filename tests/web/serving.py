@@ -11,19 +11,29 @@ from typing import Any
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from aiohttp.web import Application, Request
+from aiohttp.web import Application, BaseRunner, Request
 from prometheus_client import CollectorRegistry
 
 from agents import ROLLUPS
 from tests.topology.stores import Stores, opened
 from topology.log import Message
 from web.application import WebParts, build
+from web.delivery import LogDelivery
+from web.idempotency import Idempotency
 from web.keys import Keys
 from web.problems import PROBLEM_JSON
+from web.server import runner
 
 NOW_MS = 1_795_467_600_000  # 2026-11-23T21:00:00Z
 UPLOAD = b'{"type":"storage.file_uploaded","file_id":"f1","space_id":"s1","bytes":7}'
 PING = b'{"type":"health.pinged","service":"clowder","region":"eu","up":true}'
+
+
+class Listening(TestServer):
+    """Runs an application as the processes do."""
+
+    async def _make_runner(self, **options: Any) -> BaseRunner:
+        return runner(self.app, **options)
 
 
 @dataclass
@@ -36,14 +46,16 @@ class Served:
     wrong: dict[str, str | None] = field(default_factory=lambda: {"log": None})
     client: TestClient[Request, Application] = field(init=False)
 
-    async def post(self, body: bytes, *, key: str | None = "events", **headers: str) -> ClientResponse:
-        """``POST /v1/events`` as JSON unless a header says otherwise (``content_type=…``)."""
+    async def post(
+        self, body: bytes, *, key: str | None = "events", path: str = "/v1/events", **headers: str
+    ) -> ClientResponse:
+        """``POST`` events as JSON unless a header says otherwise (``content_type=…``)."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named.setdefault("content-type", "application/json")
         if key is not None:
             named.setdefault("authorization", f"Bearer {self.secrets.get(key, key)}")
         # As a file: of a large body in bytes aiohttp's client warns.
-        return await self.client.post("/v1/events", data=io.BytesIO(body), headers=named)
+        return await self.client.post(path, data=io.BytesIO(body), headers=named)
 
     async def get(self, path: str, **headers: str) -> ClientResponse:
         return await self.client.get(path, headers={name.replace("_", "-"): v for name, v in headers.items()})
@@ -72,8 +84,8 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             return running.wrong
 
         parts = WebParts(
-            log=stores.log,
-            durable="log",
+            delivery=LogDelivery(stores.log),
+            requests=Idempotency(folder / "requests.db", clock=lambda: NOW_MS),
             rollup_sink=stores.rollups,
             raw_events=stores.raw_events,
             dead_letters=stores.dead_letters,
@@ -84,10 +96,12 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             ready=ready,
             registry=registry,
         )
-        server = TestServer(build(replace(parts, **changes)))
-        await server.start_server(auto_decompress=False)
+        parts = replace(parts, **changes)
+        server = Listening(build(parts))
+        await server.start_server()
         async with TestClient(server) as running.client:
             yield running
+        await parts.requests.close()
 
 
 async def problem(response: ClientResponse, status: int) -> dict[str, Any]:

@@ -79,7 +79,11 @@ async def test_head_is_answered_like_get(app: Served) -> None:
 async def test_alive_and_ready_need_no_key(tmp_path: Path) -> None:
     async with served(tmp_path, loopback=False) as app:
         assert await (await app.get("/healthz")).text() == "healthy\n"
-        assert await (await app.get("/readyz")).json() == {"ready": True, "dependencies": {"log": None}}
+        assert await (await app.get("/readyz")).json() == {
+            "ready": True,
+            "dependencies": {"log": None},
+            "spooling": None,
+        }
         assert (await app.get("/metrics")).status == 200
 
 
@@ -234,11 +238,28 @@ async def test_no_address_makes_us_fail(app: Served, path: str, name: str, value
         check_answer(*await exchange(app, request))
 
 
-async def test_what_is_no_http_is_refused_before_it_reaches_us(app: Served) -> None:
-    """By aiohttp's parser, in plain text: there is no request yet that a handler could answer."""
-    for line in (b"GET /v1/events?type=\xff HTTP/1.1", b"NONSENSE / HTTP/1.1", b"\x16\x03\x01"):
-        status, _, _ = await exchange(app, line + b"\r\nHost: localhost\r\n\r\n")
-        assert status == 400
+@pytest.mark.parametrize(
+    "line", [b"GET /v1/events?type=\xff HTTP/1.1", b"NONSENSE / HTTP/1.1", b"\x16\x03\x01", b"GET / HTTP/9.9"]
+)
+async def test_what_is_no_http_is_a_problem_like_any_other_and_fills_no_log(
+    app: Served, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    status, head, body = await exchange(app, line + b"\r\nHost: localhost\r\n\r\n")
+    assert status in {400, 405}
+    check_answer(status, head, body)
+    assert b"Server: eventsink" in head
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+@pytest.mark.parametrize("expectation", [b"a-miracle", b"\x80", b"100-continue, more"])
+@pytest.mark.parametrize("line", [b"GET /healthz", b"GET /no/such", b"POST /v1/events", b"PUT /"])
+async def test_an_expectation_that_nobody_knows_is_417_everywhere(
+    app: Served, line: bytes, expectation: bytes
+) -> None:
+    request = line + b" HTTP/1.1\r\nHost: localhost\r\nExpect: " + expectation + b"\r\n\r\n"
+    status, head, body = await exchange(app, request)
+    assert status == 417
+    check_answer(status, head, body)
 
 
 async def test_a_body_that_is_not_framed_as_http_says_is_refused(app: Served) -> None:

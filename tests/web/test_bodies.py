@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from web import bodies
 from web.bodies import MAX_BODY_BYTES, MAX_ITEMS, inflated, is_json, items
+from web.cloudevents import BATCH, STRUCTURED
 from web.problems import Problem
 
 JSON_VALUES = st.recursive(
@@ -148,6 +150,17 @@ def test_a_thousand_items_are_enough(kind: str) -> None:
     assert status_of(items, body(MAX_ITEMS + 1), kind) == 413
     assert status_of(items, body(MAX_ITEMS + 1, odd=b"NaN"), kind) == 413
     assert status_of(items, body(500_000), kind) == 413
+
+
+def test_a_structured_cloud_event_is_one_item_and_a_batch_an_array_of_them() -> None:
+    assert items(b"[1,2]", STRUCTURED) == [b"[1,2]"]
+    assert items(b"[1,2]", BATCH) == [b"1", b"2"]
+    assert status_of(items, b"{}", BATCH) == 400
+    assert status_of(items, b"[" + b"1," * MAX_ITEMS + b"1]", BATCH) == 413
+
+
+def test_a_body_has_ten_seconds() -> None:
+    assert bodies.BODY_WITHIN_S == 10
 
 
 @given(JSON_VALUES)

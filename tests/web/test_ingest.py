@@ -10,14 +10,18 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import web.delivery
 from schemas.reading import Refusal, read
 from tests.web.serving import NOW_MS, PING, UPLOAD, Served, problem, served
-from topology.errors import Unavailable
+from topology.errors import Refused, Unavailable
 from topology.log import Outgoing
-from web import bodies, ingest
+from web import bodies
+from web.delivery import LogDelivery
+from web.items import MAX_ITEM_BYTES
 
 NDJSON = "application/x-ndjson"
 CLOWDER_UPLOAD = (
@@ -49,6 +53,11 @@ class Down:
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         raise Unavailable("the broker does not answer: look whether it runs", self.retry_after)
+
+
+def delivery(log: Any) -> LogDelivery:
+    """Into a log of which nothing but publishing is asked."""
+    return LogDelivery(log)
 
 
 async def test_one_event_is_accepted_and_kept_in_its_bytes(app: Served) -> None:
@@ -220,11 +229,30 @@ async def test_json_by_other_spellings_is_json(app: Served, kind: str) -> None:
     assert (await app.post(UPLOAD, content_type=kind)).status == 202
 
 
-async def test_a_mebibyte_is_accepted_and_a_byte_more_is_413(app: Served) -> None:
+async def test_an_item_of_64_kib_is_accepted_and_a_byte_more_rejected_by_itself(app: Served) -> None:
     frame = b'{"type":"traffic.page_viewed","url":"%b"}'
-    room = bodies.MAX_BODY_BYTES - len(frame % b"")
-    assert (await app.post(frame % (b"x" * room))).status == 202
-    await problem(await app.post(frame % (b"x" * (room + 1))), 413)
+    room = MAX_ITEM_BYTES - len(frame % b"")
+    fits, over = frame % (b"x" * room), frame % (b"x" * (room + 1))
+    assert (await app.post(fits)).status == 202
+    answer = await problem(await app.post(over), 422)
+    assert [(each["index"], each["pointer"]) for each in answer["rejected"]] == [(0, "")]
+    for body, kind in (
+        (b"[%b,%b,%b]" % (over, fits, PING), "application/json"),
+        (b"\n".join([over, fits, PING]), NDJSON),
+    ):
+        answer = await (await app.post(body, content_type=kind)).json()
+        assert answer["accepted"] == 2
+        (rejected,) = answer["rejected"]
+        assert (rejected["index"], rejected["pointer"]) == (0, "")
+        assert "64 KiB" in rejected["error"]
+    assert (await app.published())[-1].body == fits + b"\n" + PING
+
+
+async def test_a_mebibyte_is_accepted_and_a_byte_more_is_413(app: Served) -> None:
+    items = [PING] * 100
+    blanks = bodies.MAX_BODY_BYTES - len(b"\n".join(items))
+    assert (await app.post(b"\n".join(items) + b" " * blanks, content_type=NDJSON)).status == 202
+    await problem(await app.post(b"\n".join(items) + b" " * (blanks + 1), content_type=NDJSON), 413)
 
 
 async def test_a_body_without_length_is_bounded_too(app: Served) -> None:
@@ -336,7 +364,7 @@ async def test_an_unreadable_keys_file_is_503_and_lets_nobody_in(app: Served, tm
 
 async def test_202_comes_after_the_log_has_it_and_never_before(tmp_path: Path) -> None:
     log = Gated()
-    async with served(tmp_path, log=log, durable="broker") as app:
+    async with served(tmp_path, delivery=delivery(log)) as app:
         posting = asyncio.create_task(app.post(UPLOAD))
         posting.add_done_callback(lambda _: log.order.append("answered"))
         await log.asked.wait()
@@ -346,28 +374,40 @@ async def test_202_comes_after_the_log_has_it_and_never_before(tmp_path: Path) -
         log.confirm.set()
         response = await posting
         assert response.status == 202
-        assert (await response.json())["durable"] == "broker"
+        assert (await response.json())["durable"] == "log"
         await asyncio.sleep(0)
         assert log.order == ["durable", "answered"]
 
 
 async def test_a_log_that_is_away_is_503_with_retry_after(tmp_path: Path) -> None:
-    async with served(tmp_path, log=Down()) as app:
+    async with served(tmp_path, delivery=delivery(Down())) as app:
         response = await app.post(UPLOAD)
         assert "look whether it runs" in (await problem(response, 503))["detail"]
         assert int(response.headers["Retry-After"]) >= 1
         assert app.counted(503) == 1
 
 
+class TooLarge:
+    """A log that will never take it."""
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        raise Refused("the broker takes no message of 9 bytes: send at most 8")
+
+
+async def test_what_the_log_will_never_take_is_413_with_what_to_do(tmp_path: Path) -> None:
+    async with served(tmp_path, delivery=delivery(TooLarge())) as app:
+        assert "send at most 8" in (await problem(await app.post(UPLOAD), 413))["detail"]
+
+
 async def test_the_servers_own_wish_is_passed_on(tmp_path: Path) -> None:
-    async with served(tmp_path, log=Down(timedelta(seconds=41.2))) as app:
+    async with served(tmp_path, delivery=delivery(Down(timedelta(seconds=41.2)))) as app:
         assert (await app.post(UPLOAD)).headers["Retry-After"] == "42"
 
 
 async def test_a_log_that_never_confirms_is_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pitfall 19: publishers hang without an answer.
-    monkeypatch.setattr(ingest, "PUBLISHED_WITHIN_S", 0.01)
-    async with served(tmp_path, log=Gated()) as app:
+    monkeypatch.setattr(web.delivery, "LOGGED_WITHIN_S", 0.01)
+    async with served(tmp_path, delivery=delivery(Gated())) as app:
         response = await app.post(UPLOAD)
         await problem(response, 503)
         assert response.headers["Retry-After"]
