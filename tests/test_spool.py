@@ -18,6 +18,7 @@ from cli.settings import NAMES
 from tests.processes import STOP_LIMIT_S, Instance, Service
 from tests.servers.rabbitmq import Broker
 from tests.test_crash import Dying
+from tests.web.test_spool_on_rabbitmq import does
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
@@ -25,6 +26,8 @@ CONNECTIONS = 32
 #: Between two requests of a connection, so that the agents have not more to read than the proof needs.
 BETWEEN_REQUESTS_S = 0.05
 PATIENCE_S = 60.0
+#: From SIGTERM; what a busy machine takes to end Python is not among the ten seconds.
+ENDS_WITHIN_S = 12.0
 #: Accepted between two faults.
 SOME = 300
 #: The sender of a test is one key; how many requests that may make is another test's matter.
@@ -253,3 +256,33 @@ async def test_a_web_process_that_is_terminated_drains_and_a_second_one_beside_i
     archived = await archived_ids(instance, want)
     assert archived == want
     assert await worker.stop() == 0
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("fault", ["blocked", "paused"])
+async def test_a_broker_that_takes_nothing_is_told_by_readiness_and_delays_no_end(
+    broker: Broker, tmp_path: Path, free_port: Callable[[], int], fault: str
+) -> None:
+    instance = Instance(tmp_path, {"EVENTSINK_BROKER_URL": broker.url, **UNLIMITED})
+    key = await new_key(instance)
+    web = await instance.start("web", free_port())
+    load = Load(web.url, key)
+    load.start()
+    await load.accepts(SOME, where="broker")
+    await does(broker, fault)
+    try:
+        await load.accepts(SOME, where="spool")
+        async with aiohttp.ClientSession(web.url) as session, session.get("/readyz") as answer:
+            assert answer.status == 200
+            document = await answer.json()
+        assert document["dependencies"] == {"spool": None}
+        assert ("low on disk" if fault == "blocked" else "did not confirm") in document["spooling"]
+        await load.stop()
+        begun = time.monotonic()
+        assert await web.stop() == 0, web.output
+        assert time.monotonic() - begun < ENDS_WITHIN_S
+    finally:
+        await does(broker, {"blocked": "unblocked", "paused": "continued"}[fault])
+    web = await instance.start("web", free_port())
+    await until_shown(web, "eventsink_spool_events 0.0")
+    assert await web.stop() == 0
