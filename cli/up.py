@@ -47,7 +47,7 @@ async def _up(settings: Settings, host: str, port: int) -> None:
         first_start = not settings.keys_file.exists()
         address = await process.serve(stack, running.web_application(host, keys), host, port)
         if first_start:
-            key = keys.create(FIRST_KEY_NAME, SCOPES, None)
+            key = keys.create(FIRST_KEY_NAME, SCOPES, None, now=process.clock_ms())
             click.echo(f"new API key ({', '.join(SCOPES)}), shown this once: {key}")
         click.echo(f"the page is at {address}/")
         await process.first_failure(*running.failures)

@@ -64,7 +64,9 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
     """The application over embedded stores in ``folder``; ``changes`` are of its ``WebParts``."""
     async with opened(folder) as stores:
         keys = Keys(folder / "keys.json")
-        secrets = {scope: keys.create(scope, [scope], None) for scope in ("events", "health", "read")}
+        secrets = {
+            scope: keys.create(scope, [scope], None, now=NOW_MS) for scope in ("events", "health", "read")
+        }
         registry = CollectorRegistry()
         running = Served(stores, registry, secrets)
 
