@@ -15,7 +15,6 @@ from cli.tables import print_table
 from schemas.times import rfc3339
 from topology.errors import EventsinkError
 from web.keys import SCOPES, Key, Keys
-from web.last_used import LastUsed
 
 
 class Scopes(click.ParamType):
@@ -93,11 +92,12 @@ def list_(settings: Settings) -> None:
 
     The last use is up to a minute behind.
     """
-    keys = Keys(settings.keys_file).list()
+    file = Keys(settings.keys_file)
+    keys = file.list()
     if not keys:
         click.echo("no keys; make one with: eventsink keys create --name N --scopes events,read", err=True)
         return
-    used = LastUsed(settings.keys_file).read()
+    used = file.last_used.read()
     print_table(
         ("name", "id", "scopes", "created", "expires", "last used"),
         [

@@ -10,7 +10,7 @@ GET  /healthz /readyz /metrics          probes.py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aiohttp import web
@@ -20,9 +20,13 @@ from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
 from web import probes
 from web.access import Access, access_log
+from web.attempts import FailedAttempts
+from web.clients import Clients
+from web.cors import cross_origin
 from web.documents import Described
 from web.ingest import Ingest
 from web.keys import Keys
+from web.limits import Limits, TokenBuckets
 from web.metrics import IngestMetrics
 from web.page import Page
 from web.probes import Ready
@@ -36,7 +40,7 @@ class WebParts:
 
     ``durable``: where a 202 says that the events are. ``loopback``: bound to a loopback address, so
     that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
-    application's own metric is added to it.
+    application's own metrics are added to it. ``limits``: whom is believed, and how much is taken from each.
     """
 
     log: Log
@@ -50,12 +54,13 @@ class WebParts:
     clock: Callable[[], int]
     ready: Ready
     registry: CollectorRegistry
+    limits: Limits = field(default_factory=Limits)
 
 
 def build(parts: WebParts) -> web.Application:
     """The whole application. Run it with ``AppRunner(auto_decompress=False)``: it inflates by itself, within
     bounds. The logger ``web.access`` has a line for each request; aiohttp's own would show queries."""
-    application = web.Application(middlewares=[access_log, problems])
+    application = web.Application(middlewares=[access_log, cross_origin(parts.limits.cors_origins), problems])
     application.add_routes(routes(parts))
     return application
 
@@ -63,7 +68,7 @@ def build(parts: WebParts) -> web.Application:
 def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     """All routes, for an application that has others too. Each answers its errors itself; build them once
     for a registry."""
-    access = Access(parts.keys, loopback=parts.loopback, clock=parts.clock)
+    access = _access(parts)
     ingest = Ingest(
         parts.log,
         access,
@@ -83,3 +88,17 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
         web.get("/v1/events", answered(queries.events)),
         *probes.routes(parts.ready, parts.registry),
     ]
+
+
+def _access(parts: WebParts) -> Access:
+    limits = parts.limits
+    clients = Clients(limits.trusted_proxies)
+    failed = TokenBuckets(limits.failed_attempts_rate, monotonic=limits.monotonic)
+    return Access(
+        parts.keys,
+        rates=TokenBuckets(limits.key_rate, monotonic=limits.monotonic),
+        attempts=FailedAttempts(failed, clients, parts.registry),
+        clients=clients,
+        loopback=parts.loopback,
+        clock=parts.clock,
+    )

@@ -20,7 +20,6 @@ import os
 import re
 import secrets
 import string
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,8 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import msgspec
 
 from topology.errors import SettingsError
+from web.files import replace_file
+from web.last_used import LastUsed
 
 Scope: TypeAlias = Literal["events", "health", "read"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -79,10 +80,13 @@ _decode = msgspec.json.Decoder(_File).decode
 
 class Keys:
     """The keys of one file. Several processes may use it at once: changes replace the file as a whole,
-    and are seen by all with their next check. A file that is not there holds no key."""
+    and are seen by all with their next check. A file that is not there holds no key.
+
+    ``last_used`` is told of every key that was let in, by whoever lets in."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.last_used = LastUsed(path)
         self._read_at: _Stamp = None
         self._keys: tuple[Key, ...] = ()
 
@@ -214,26 +218,6 @@ class Keys:
             replace_file(self.path, content + b"\n")
         except OSError as error:
             raise self._unreadable(error.strerror) from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a new file beside the old one (mkstemp makes it 0600) and put it in its place, durably. Raises ``OSError``,
-    and then the old one is as it was."""
-    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _live(keys: Sequence[Key], name: str, now: int) -> Sequence[Key]:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from topology.errors import Unavailable
-from web.keys import replace_file
+from web.files import replace_file
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

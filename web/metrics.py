@@ -1,4 +1,4 @@
-"""The web application's own metric; the engine's are in ``topology/metrics.py``."""
+"""The web application's own metrics; the engine's are in ``topology/metrics.py``."""
 
 from __future__ import annotations
 
@@ -19,3 +19,14 @@ class IngestMetrics:
 
     def answered(self, status: int) -> None:
         self._requests.labels(str(status)).inc()
+
+
+def refused_keys(registry: CollectorRegistry) -> Counter:
+    """``eventsink_ingest_refused_keys_total``: requests that were not let in. Made once for a registry."""
+    # The reasons are a ``keys.Refusal``, scope, or limited: past what one address may try, whatever the reason.
+    return Counter(
+        "eventsink_ingest_refused_keys",
+        "Requests whose key may not do what they ask, by reason; many unknown, or any limited: see who tries.",
+        ["reason"],
+        registry=registry,
+    )
