@@ -32,6 +32,7 @@ class Served:
 
     stores: Stores
     registry: CollectorRegistry
+    keys: Keys
     secrets: Mapping[str, str]
     wrong: dict[str, str | None] = field(default_factory=lambda: {"log": None})
     client: TestClient[Request, Application] = field(init=False)
@@ -68,7 +69,7 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             scope: keys.create(scope, [scope], None, now=NOW_MS) for scope in ("events", "health", "read")
         }
         registry = CollectorRegistry()
-        running = Served(stores, registry, secrets)
+        running = Served(stores, registry, keys, secrets)
 
         async def ready() -> Mapping[str, str | None]:
             return running.wrong
