@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from agents import AGENTS, ROLLUPS
-from cli import parts
+from cli import parts, process
 from cli.process import clock_ms, patiently
 from cli.settings import Settings
 from topology.errors import EventsinkError, SettingsError, Unavailable
@@ -32,7 +33,9 @@ from topology.state import StateStore
 from web import probes
 from web.access import access_log
 from web.application import WebParts, build
+from web.connections import ConnectionLimits, ConnectionMetrics
 from web.keys import Keys
+from web.limits import Limits, Rate
 from web.problems import problems
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 #: What makes a dependency "away" for whoever asks whether we are ready.
 READY_WITHIN_S = 2.0
 TRIM_EVERY_S = 60.0
+#: `eventsink keys list` is behind by this much.
+LAST_USE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +162,8 @@ class Running:
 
     def web_application(self, host: str, keys: Keys) -> web.Application:
         """Ingest, queries and the page."""
-        part = self._part
+        part, chosen = self._part, self._settings.web
+        push_task(self._stack, _last_use_kept(keys))
         return build(
             WebParts(
                 log=part.log,
@@ -171,7 +177,26 @@ class Running:
                 clock=clock_ms,
                 ready=self.ready,
                 registry=self.registry,
+                limits=Limits(
+                    key_rate=Rate(per_s=chosen.key_rate, burst=chosen.key_burst),
+                    trusted_proxies=chosen.trusted_proxies,
+                    cors_origins=chosen.cors_origins,
+                ),
             )
+        )
+
+    async def serve(
+        self, application: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> str:
+        """Listen until the stack ends; returns the address."""
+        return await process.serve(
+            self._stack,
+            application,
+            host,
+            port,
+            limits=ConnectionLimits(max_connections=self._settings.web.max_connections),
+            metrics=ConnectionMetrics(self.registry),
+            tls=tls,
         )
 
     def probes_application(self) -> web.Application:
@@ -208,6 +233,30 @@ class Running:
                 if forgotten:
                     log.info("forgot %d messages that are beyond the retention of the log", forgotten)
             await asyncio.sleep(TRIM_EVERY_S)
+
+
+async def _last_use_kept(keys: Keys) -> None:
+    """Write when keys were last used, now and then and at the end. Nothing depends on it, so nothing ends by it."""
+    told = False
+    while True:
+        ending = False
+        try:
+            await asyncio.sleep(LAST_USE_EVERY_S)
+        except asyncio.CancelledError:
+            ending = True
+        try:
+            known = {key.sha256 for key in keys.list()}
+            if ending:
+                keys.last_used.write(known)  # nobody is served any more who would wait
+            else:
+                await asyncio.to_thread(keys.last_used.write, known)
+            told = False
+        except EventsinkError as error:
+            if not told:
+                log.warning("%s", error)
+            told = True
+        if ending:
+            return
 
 
 def _blocked(log: Log) -> str | None:

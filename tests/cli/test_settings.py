@@ -245,7 +245,7 @@ def test_names_of_the_tests_and_of_others_are_ignored() -> None:
 
 
 def test_names_are_those_of_the_contract() -> None:
-    assert len(NAMES) == 26
+    assert len(NAMES) == 33
     assert all(name.startswith("EVENTSINK_") for name in NAMES)
 
 
