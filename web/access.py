@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from web.attempts import FailedAttempts, too_many
 from web.clients import Clients
@@ -151,17 +152,28 @@ def _is_local(request: web.Request) -> bool:
         return False
 
 
-@web.middleware
-async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """One line for each request: no query and no header, where secrets would be, and no key in the path."""
-    response = await handler(request)
-    routine = request.path in _ROUTINE and response.status < 400
-    log.log(
-        logging.DEBUG if routine else logging.INFO,
-        "%s %s %d",
-        request.method,
-        without_keys(request.rel_url.raw_path[:_LOGGED_CHARACTERS]),
-        response.status,
-        extra={"remote": request.remote},
-    )
-    return response
+def logged(clients: Clients) -> Middleware:
+    """A middleware that logs one line for each request: no query and no header, where secrets would be, and no key in
+    the path."""
+
+    @web.middleware
+    async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        routine = request.path in _ROUTINE and response.status < 400
+        level = logging.DEBUG if routine else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(
+                level,
+                "%s %s %d",
+                request.method,
+                without_keys(request.rel_url.raw_path[:_LOGGED_CHARACTERS]),
+                response.status,
+                extra={"remote": clients.address(request)},
+            )
+        return response
+
+    return log_request
+
+
+#: For an application that no proxy is in front of.
+access_log = logged(Clients())

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from topology.log import Log
 from topology.sinks import DeadLetters, RawEvents, RollupSink
 from web import probes
-from web.access import Access, access_log
+from web.access import Access, logged
 from web.attempts import FailedAttempts
 from web.clients import Clients
 from web.cors import cross_origin
@@ -58,9 +58,13 @@ class WebParts:
 
 
 def build(parts: WebParts) -> web.Application:
-    """The whole application. Run it with ``AppRunner(auto_decompress=False)``: it inflates by itself, within
-    bounds. The logger ``web.access`` has a line for each request; aiohttp's own would show queries."""
-    application = web.Application(middlewares=[access_log, cross_origin(parts.limits.cors_origins), problems])
+    """The whole application. Run it by ``web.connections.runner_of``, or with ``auto_decompress=False``: it inflates
+    by itself, within bounds. The logger ``web.access`` has a line for each request; aiohttp's own would show
+    queries."""
+    limits = parts.limits
+    application = web.Application(
+        middlewares=[logged(Clients(limits.trusted_proxies)), cross_origin(limits.cors_origins), problems]
+    )
     application.add_routes(routes(parts))
     return application
 

@@ -38,6 +38,11 @@ class Clients:
             return str(ipaddress.IPv6Network((int(address), _IPV6_PREFIX), strict=False))
         return str(address)
 
+    def address(self, request: web.Request) -> str | None:
+        """The client's address, for a log; None where there is none."""
+        address = self._client(request)
+        return request.remote if address is None else str(address)
+
     def _client(self, request: web.Request) -> _Address | None:
         """Each proxy appends whom it heard. From the right, the first that is no proxy of ours is the client; what
         stands left of it is only said."""

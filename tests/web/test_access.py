@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -185,3 +186,14 @@ async def test_the_last_use_of_a_key_is_kept_apart_from_the_keys(tmp_path: Path)
         (sending,) = [key for key in file.list() if key.name == "events"]
         assert file.last_used.read() == {sending.sha256: NOW_MS}
         assert file.path.stat() == before
+
+
+async def test_the_log_names_the_client_and_not_the_proxy(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with limited(tmp_path, clock, proxies=True) as app:
+        await app.get("/healthz/", x_forwarded_for="198.51.100.9, 203.0.113.7")
+        await app.get("/healthz/")
+    found = [record.__dict__["remote"] for record in caplog.records if record.name == "web.access"]
+    assert found == ["203.0.113.7", "127.0.0.1"]
