@@ -61,3 +61,14 @@ class SpoolMetrics:
             "restart.",
             lambda: held().refused_events,
         )
+
+
+def refused_keys(registry: CollectorRegistry) -> Counter:
+    """``eventsink_ingest_refused_keys_total``: requests that were not let in. Made once for a registry."""
+    # The reasons are a ``keys.Refusal``, scope, or limited: past what one address may try, whatever the reason.
+    return Counter(
+        "eventsink_ingest_refused_keys",
+        "Requests whose key may not do what they ask, by reason; many unknown, or any limited: see who tries.",
+        ["reason"],
+        registry=registry,
+    )
