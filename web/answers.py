@@ -62,6 +62,9 @@ class Ready(msgspec.Struct, kw_only=True):
     dependencies: Annotated[
         dict[str, str | None], Meta(description="Each with null, or with what is wrong with it.")
     ]
+    spooling: Annotated[
+        str | None, Meta(description="Why events go into the spool at present; null: they do not.")
+    ]
 
 
 class NotReady(Problem, kw_only=True):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from topology.sinks import DeadLetters, RawEvents, RollupSink
@@ -63,12 +64,15 @@ class WebParts:
 def build(parts: WebParts) -> web.Application:
     """The whole application. Run it with ``web.server.runner``. The logger ``web.access`` has a line for each
     request; aiohttp's own would show queries."""
-    limits = parts.limits
-    application = web.Application(
-        middlewares=[logged(Clients(limits.trusted_proxies)), cross_origin(limits.cors_origins), problems]
-    )
+    application = web.Application(middlewares=middlewares(parts))
     application.add_routes(routes(parts))
     return application
+
+
+def middlewares(parts: WebParts) -> Sequence[Middleware]:
+    """What every request goes through, for an application that has routes of its own too."""
+    limits = parts.limits
+    return [logged(Clients(limits.trusted_proxies)), cross_origin(limits.cors_origins), problems]
 
 
 def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:

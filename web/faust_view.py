@@ -16,9 +16,7 @@ import faust
 from faust.exceptions import ImproperlyConfigured
 from faust.web.drivers.aiohttp import Web
 
-from web.access import access_log
-from web.application import WebParts, routes
-from web.problems import problems
+from web.application import WebParts, middlewares, routes
 from web.server import runner
 
 
@@ -33,10 +31,10 @@ class EventsinkWeb(Web):
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._runner = runner(self.web_app)
-        self.web_app.middlewares.extend((access_log, problems))
 
     def serve(self, parts: WebParts) -> None:
         """Serve the application over these parts. Once, before the app starts."""
+        self.web_app.middlewares.extend(middlewares(parts))
         self.web_app.add_routes(routes(parts))
 
     async def _cleanup_app(self) -> None:

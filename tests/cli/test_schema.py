@@ -5,8 +5,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from agents import ROLLUPS
 from cli.main import eventsink
 from schemas.published import json_schemas
+from web.openapi import document
 
 
 def test_all_schemas_are_printed_as_one_document() -> None:
@@ -18,7 +20,12 @@ def test_all_schemas_are_printed_as_one_document() -> None:
 def test_each_schema_is_a_file_of_its_own_with_out(tmp_path: Path) -> None:
     result = CliRunner().invoke(eventsink, ["schema", "--out", str(tmp_path / "new")])
     assert result.exit_code == 0
-    files = {file.name.removesuffix(".schema.json"): file for file in (tmp_path / "new").iterdir()}
+    written = json.loads((tmp_path / "new" / "openapi.json").read_text())
+    assert written == json.loads(json.dumps(document(ROLLUPS, loopback=False)))
+    files = {
+        file.name.removesuffix(".schema.json"): file for file in (tmp_path / "new").glob("*.schema.json")
+    }
+    assert len(files) + 1 == len(list((tmp_path / "new").iterdir()))
     assert {name: json.loads(file.read_text()) for name, file in files.items()} == json_schemas()
 
 

@@ -75,6 +75,16 @@ class Served:
 @asynccontextmanager
 async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
     """The application over embedded stores in ``folder``; ``changes`` are of its ``WebParts``."""
+    async with prepared(folder, **changes) as (running, parts):
+        server = Listening(build(parts))
+        await server.start_server()
+        async with TestClient(server) as running.client:
+            yield running
+
+
+@asynccontextmanager
+async def prepared(folder: Path, **changes: Any) -> AsyncIterator[tuple[Served, WebParts]]:
+    """What ``served`` serves, for whoever serves it in another way."""
     async with opened(folder) as stores:
         keys = Keys(folder / "keys.json")
         secrets = {
@@ -100,10 +110,7 @@ async def served(folder: Path, **changes: Any) -> AsyncIterator[Served]:
             registry=registry,
         )
         parts = replace(parts, **changes)
-        server = Listening(build(parts))
-        await server.start_server()
-        async with TestClient(server) as running.client:
-            yield running
+        yield running, parts
         await parts.requests.close()
 
 

@@ -28,6 +28,7 @@ from agents import ROLLUPS
 from tests.web.in_a_thread import Target, served_in_a_thread
 from topology.log import JSON, NDJSON
 from web import openapi
+from web.cloudevents import BATCH, STRUCTURED
 from web.problems import PROBLEM_JSON
 
 CHECKS = [
@@ -47,13 +48,13 @@ TAKING = [
 ]
 KEYED = [(path, method) for path, method in OPERATIONS if DOCUMENT["paths"][path][method]["security"]]
 #: `make test` has a share of a developer's examples for each, `make fuzz` as many times more as it has of all.
-EXAMPLES = max(20, settings().max_examples // 4)
+EXAMPLES = max(10, settings().max_examples // 8)
 
 
 AnyCase: TypeAlias = Case[Any]
 
 
-@schemathesis.serializer(NDJSON, openapi.CLOUDEVENT, openapi.CLOUDEVENTS)
+@schemathesis.serializer(NDJSON, STRUCTURED, BATCH)
 def as_json(ctx: schemathesis.SerializationContext, value: Any) -> bytes:
     """Texts are lines already, the rest is JSON."""
     if isinstance(value, bytes):
@@ -128,7 +129,7 @@ def test_every_answer_to_what_is_not_allowed_is_described(api: Api, path: str, m
 def test_no_key_and_a_wrong_key_are_401_everywhere(api: Api, path: str, method: str) -> None:
     operation = api.schema[path][method]
 
-    @some(20)
+    @some(10)
     @given(
         case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
         header=st.sampled_from(["Authorization", "API-KEY", "X-API-Key"]),

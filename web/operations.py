@@ -1,0 +1,337 @@
+"""The operations of the OpenAPI document: each route with its parameters, bodies, and every status it can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from topology.log import JSON, NDJSON
+from web import bodies, cloudevents, examples
+from web.cloudevents import BATCH, HEADER_PREFIX, STRUCTURED
+from web.documents import Described
+from web.idempotency import HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
+from web.problems import PROBLEM_JSON
+from web.queries import DEFAULT_EVENTS, DEFAULT_WINDOW, MAX_EVENTS
+
+Schema: TypeAlias = dict[str, Any]
+
+HTML, TEXT, CSV = "text/html", "text/plain", "text/csv"
+REF = "#/components/schemas/"
+
+#: Why each status; a route says which of them it can answer.
+_WRONG = {
+    400: "What was sent cannot be read: see `detail`.",
+    401: "No key, or one that is unknown, revoked or expired.",
+    403: "The key lacks the scope; or, for events, none of them is within it.",
+    404: "There is no such rollup.",
+    408: "The request did not arrive in time.",
+    409: "A request with this Idempotency-Key is being worked on.",
+    413: f"Over 1 MiB, as it came or inflated, or over {bodies.MAX_ITEMS} items: send it in parts.",
+    415: "A content type or encoding that is not known here.",
+    417: "An expectation other than 100-continue.",
+    431: "The header is too large.",
+    422: "Nothing was accepted: see `rejected`. Or the Idempotency-Key was used with another body.",
+    429: "Too many requests with this key, or too many wrong keys from this address.",
+    500: "A mistake of eventsink's.",
+    503: "What is needed is away, or there are too many connections: nothing was accepted.",
+}
+#: To be tried again after a while, which they name.
+_LATER = frozenset({409, 429, 503})
+#: What any request can be answered.
+_ANYWHERE = (400, 408, 417, 431, 500, 503)
+
+_KEY: tuple[Schema, ...] = ({"bearer": []}, {"apiKey": []}, {"xApiKey": []})
+#: A page of a browser asks a person, who gives the key as the password.
+_READING_KEY: tuple[Schema, ...] = (*_KEY, {"basic": []})
+
+_WHEN = {
+    "type": "string",
+    "description": "RFC 3339 with a zone, `now`, or a span before now: `now-1h` (ms, s, m, h, d, w).",
+    "anyOf": [
+        {"format": "date-time"},
+        {"pattern": "^now(-[0-9]{1,4}(ms|s|m|h|d|w))?$"},
+    ],
+}
+
+
+def paths(rollups: Mapping[str, Described], *, loopback: bool) -> Schema:
+    """All paths. ``loopback``: reading needs no key where only this machine can ask."""
+    reading = [{}, *_READING_KEY] if loopback else list(_READING_KEY)
+    return {
+        "/v1/events": {"post": _post_events(), "get": _get_events(reading)},
+        "/service": {"post": _post_service()},
+        "/v1/rollups": {"get": _get_rollups(reading)},
+        "/v1/rollups/{name}": {"get": _get_rollup(rollups, reading)},
+        "/healthz": {"get": _plain("isAlive", "Whether the process is alive.", TEXT)},
+        "/readyz": {"get": _readyz()},
+        "/metrics": {"get": _plain("getMetrics", "Metrics in the text format of Prometheus.", TEXT)},
+        "/openapi.json": {"get": _openapi()},
+        "/docs": {"get": _plain("getDocs", "This document as a page.", HTML)},
+        "/": {"get": _page(reading)},
+    }
+
+
+def _post_events() -> Schema:
+    accepted = {
+        **_content({JSON: {"schema": ref("Accepted"), "examples": _examples(examples.ACCEPTED)}}),
+        "description": "What was accepted is durable.",
+        "headers": {
+            REPLAYED_HEADER: _header(
+                "`true`: the answer to an earlier request with the same Idempotency-Key.", {"const": "true"}
+            )
+        },
+    }
+    return {
+        "operationId": "sendEvents",
+        "tags": ["events"],
+        "summary": "Send events.",
+        "description": (
+            "One event, an array, or NDJSON; CloudEvents 1.0 structured, in batches, or binary (`ce-*` headers). "
+            "`Content-Encoding: gzip` is understood. Good items are taken, bad ones named in `rejected`. "
+            "A key with the scope `health` alone may send `health.*` only."
+        ),
+        "security": list(_KEY),
+        "parameters": [_IDEMPOTENCY_KEY, *_CLOUDEVENT_HEADERS],
+        "requestBody": {"required": True, "content": _event_bodies()},
+        "responses": {
+            "202": accepted,
+            **_problems(401, 403, 409, 413, 415, 422, 429, schema="Rejection"),
+        },
+    }
+
+
+def _post_service() -> Schema:
+    return {
+        "operationId": "sendServiceStatus",
+        "tags": ["events"],
+        "summary": "Send the result of a health check, as older monitors do.",
+        "security": list(_KEY),
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": ref("ServiceBody"), "examples": _examples(examples.SERVICE)}},
+        },
+        "responses": {
+            "202": {
+                **_content({JSON: {"schema": ref("Accepted")}}),
+                "description": "What was accepted is durable.",
+            },
+            **_problems(401, 403, 413, 415, 422, 429, schema="Rejection"),
+        },
+    }
+
+
+def _get_events(security: list[Schema]) -> Schema:
+    return {
+        "operationId": "listEvents",
+        "tags": ["events"],
+        "summary": "Raw events, the newest first, a page at a time.",
+        "security": security,
+        "parameters": [
+            _query("type", "Only events of this type.", {"type": "string"}, "storage.file_uploaded"),
+            *_times("Only events whose time is"),
+            _query(
+                "limit",
+                "Events on a page.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_EVENTS, "default": DEFAULT_EVENTS},
+            ),
+            _query("cursor", "That of the page before, as it is.", {"type": "string"}),
+        ],
+        "responses": {"200": _ok("A page of events.", "EventsPage"), **_problems(401, 403, 429)},
+    }
+
+
+def _get_rollups(security: list[Schema]) -> Schema:
+    return {
+        "operationId": "listRollups",
+        "tags": ["rollups"],
+        "summary": "Which rollups there are.",
+        "security": security,
+        "responses": {"200": _ok("All rollups.", "RollupList"), **_problems(401, 403, 429)},
+    }
+
+
+def _get_rollup(rollups: Mapping[str, Described], security: list[Schema]) -> Schema:
+    windows = list(dict.fromkeys(window for rollup in rollups.values() for window in rollup.windows))
+    keys = list(dict.fromkeys(tag for rollup in rollups.values() for tag in rollup.key))
+    name = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "enum": list(rollups)},
+    }
+    return {
+        "operationId": "getRollup",
+        "tags": ["rollups"],
+        "summary": "Rows of a rollup, ascending by time.",
+        "security": security,
+        "parameters": [
+            name,
+            _query(
+                "window",
+                "Size of the windows.",
+                {"type": "string", "enum": windows, "default": DEFAULT_WINDOW},
+            ),
+            *_times("Only windows whose start is"),
+            _query(
+                "format", "How to answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"}
+            ),
+            *(
+                _query(tag, f"Only rows of this {tag}: {_of(tag, rollups)}.", {"type": "string"})
+                for tag in keys
+            ),
+        ],
+        "responses": {
+            "200": {
+                "description": "The rows.",
+                **_content(
+                    {JSON: {"schema": ref("Rollup")}, CSV: {"schema": {"type": "string"}}},
+                ),
+            },
+            **_problems(401, 403, 404, 429),
+        },
+    }
+
+
+def _readyz() -> Schema:
+    return {
+        "operationId": "isReady",
+        "tags": ["operation"],
+        "summary": "Whether events can be accepted.",
+        "security": [],
+        "responses": {"200": _ok("They can.", "Ready"), **_problems(), **_problems(503, schema="NotReady")},
+    }
+
+
+def _openapi() -> Schema:
+    return {
+        "operationId": "getOpenapi",
+        "tags": ["operation"],
+        "summary": "This document.",
+        "security": [],
+        "responses": {
+            "200": {
+                "description": "OpenAPI 3.1.",
+                **_content({JSON: {"schema": {"type": "object", "required": ["openapi", "info", "paths"]}}}),
+            },
+            **_problems(),
+        },
+    }
+
+
+def _page(security: list[Schema]) -> Schema:
+    page = _plain("getPage", "A page: what there is, the latest events, how to send one.", HTML)
+    return {**page, "security": security, "responses": {**page["responses"], **_problems(401, 403, 429)}}
+
+
+def _plain(operation: str, summary: str, kind: str) -> Schema:
+    return {
+        "operationId": operation,
+        "tags": ["operation"],
+        "summary": summary,
+        "security": [],
+        "responses": {
+            "200": {"description": summary, **_content({kind: {"schema": {"type": "string"}}})},
+            **_problems(),
+        },
+    }
+
+
+# -- what they are made of --
+
+
+def _event_bodies() -> Schema:
+    return {
+        JSON: {
+            "schema": {
+                "anyOf": [
+                    ref("Message"),
+                    {"type": "array", "items": ref("Message"), "minItems": 1, "maxItems": bodies.MAX_ITEMS},
+                ]
+            },
+            "examples": _examples(examples.EVENTS),
+        },
+        NDJSON: {
+            "schema": {"type": "string", "description": "A `Message` a line; blank lines are skipped."},
+            "examples": _examples(examples.LINES),
+        },
+        STRUCTURED: {"schema": ref("CloudEvent"), "examples": _examples(examples.CLOUDEVENT)},
+        BATCH: {
+            "schema": {
+                "type": "array",
+                "items": ref("CloudEvent"),
+                "minItems": 1,
+                "maxItems": bodies.MAX_ITEMS,
+            },
+            "examples": _examples(examples.CLOUDEVENTS),
+        },
+    }
+
+
+def _problems(*statuses: int, schema: str = "Problem") -> Schema:
+    """Answers of these statuses, and of those that any route can give."""
+    every = dict.fromkeys((*statuses, *_ANYWHERE))
+    return {str(status): _problem(status, schema) for status in sorted(every)}
+
+
+def _problem(status: int, schema: str) -> Schema:
+    answer = {"description": _WRONG[status], **_content({PROBLEM_JSON: {"schema": ref(schema)}})}
+    headers = {}
+    if status in _LATER:
+        headers["Retry-After"] = _header("Seconds.", {"type": "integer", "minimum": 0})
+    if status == 401:
+        headers["WWW-Authenticate"] = _header("How to show a key.", {"type": "string"})
+    return {**answer, "headers": headers} if headers else answer
+
+
+def _ok(description: str, schema: str) -> Schema:
+    return {"description": description, **_content({JSON: {"schema": ref(schema)}})}
+
+
+def _content(by_type: Mapping[str, Schema]) -> Schema:
+    return {"content": dict(by_type)}
+
+
+def _examples(named: Mapping[str, object]) -> Schema:
+    return {name: {"value": value} for name, value in named.items()}
+
+
+def _header(description: str, schema: Schema) -> Schema:
+    return {"description": description, "schema": schema}
+
+
+def _query(name: str, description: str, schema: Schema, example: str | None = None) -> Schema:
+    parameter = {"name": name, "in": "query", "description": description, "schema": schema}
+    return parameter if example is None else {**parameter, "example": example}
+
+
+def _times(what: str) -> Iterable[Schema]:
+    yield _query("since", f"{what} this or later.", _WHEN, "now-1h")
+    yield _query("until", f"{what} before this.", _WHEN, "now")
+
+
+def _of(tag: str, rollups: Mapping[str, Described]) -> str:
+    return ", ".join(f"`{name}`" for name, rollup in rollups.items() if tag in rollup.key)
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"{REF}{name}"}
+
+
+def _request_header(name: str, description: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+_IDEMPOTENCY_KEY = _request_header(
+    HEADER,
+    "Any text of yours. The same one with the same body gets the same answer again, for 24 hours.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": "^[ -~]+$"},
+)
+_CLOUDEVENT_HEADERS = [
+    _request_header(
+        f"{HEADER_PREFIX}{name}",
+        f"`{name}` of a CloudEvent in binary mode; its data is the body.",
+        {"type": "string"},
+    )
+    for name in cloudevents.Context.__struct_fields__
+    if name != "datacontenttype"
+]
