@@ -33,6 +33,7 @@ from web import probes
 from web.access import access_log
 from web.application import WebParts, build
 from web.delivery import BrokerDelivery, Delivery, LogDelivery
+from web.draining import Drainer
 from web.idempotency import Idempotency
 from web.keys import Keys
 from web.metrics import SpoolMetrics
@@ -197,7 +198,8 @@ class Running:
         if settings.log.embedded:
             return LogDelivery(part.log)
         spool = Spool(settings.spool_file, max_bytes=settings.spool_max_bytes)
-        delivery = BrokerDelivery(part.log, spool)
+        drainer = Drainer(part.log, spool, blocked=lambda: _blocked(part.log))
+        delivery = BrokerDelivery(part.log, spool, drainer)
         SpoolMetrics(self.registry, lambda: delivery.held, clock_ms)
         self._stack.push_async_callback(delivery.close)
         await delivery.open()
@@ -213,10 +215,14 @@ class Running:
         """Each dependency, and what it said where it does not work. A log that is away does not matter to whoever
         sends events while the spool takes them."""
         found: dict[str, str | None] = {}
-        if isinstance(self._delivery, BrokerDelivery) and self._delivery.spooling is not None:
-            found["spool"] = await _answer(self._delivery.prove)
-        else:
+        delivery = self._delivery if isinstance(self._delivery, BrokerDelivery) else None
+        if delivery is None or delivery.spooling is None:
             found["log"] = _blocked(self._part.log) or await _answer(self._part.log.end_offset)
+            if delivery is not None and (said := found["log"]) is not None:
+                delivery.broker_failed(said)
+        if delivery is not None and delivery.spooling is not None:
+            found.pop("log", None)
+            found["spool"] = await _answer(delivery.prove)
         if self._flow is not None:
             found["state"] = None
             found[self._part.raw_events.name] = None

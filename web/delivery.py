@@ -139,6 +139,10 @@ class BrokerDelivery:
             return None
         return self._drainer.away or f"the spool is being drained, it holds {self.held.events} event(s)"
 
+    def broker_failed(self, reason: str) -> None:
+        """Somebody else found that the broker does not answer: nobody need wait for it."""
+        self._drainer.broker_failed(reason)
+
     async def prove(self) -> None:
         """See that a message would be kept now. Raises ``Unavailable``."""
         if self._drainer.away is not None:

@@ -84,19 +84,26 @@ class DrainRight:
             os.close(lock)
 
 
+def _takes_events() -> str | None:
+    return None
+
+
 class Drainer:
-    """Drains ``spool`` into ``log`` from ``start`` to ``close``. ``monotonic`` in seconds."""
+    """Drains ``spool`` into ``log`` from ``start`` to ``close``. ``blocked`` says why the broker is known to take
+    nothing, or None; ``monotonic`` in seconds."""
 
     def __init__(
         self,
         log: Log,
         spool: Spool,
         *,
+        blocked: Callable[[], str | None] = _takes_events,
         outages: Outages | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._spool = spool
+        self._blocked = blocked
         self._outages = outages or Outages()
         self._monotonic = monotonic
         self._right = DrainRight(spool.path.with_suffix(".lock"))
@@ -128,7 +135,7 @@ class Drainer:
         running, self._running = self._running, None
         if running is not None:
             self._woken.set()
-            if not self._outages.away:
+            if self.away is None and not self._outages.away:
                 await asyncio.wait({running}, timeout=DRAINED_WITHIN_S)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -145,10 +152,12 @@ class Drainer:
         no longer than for a confirm."""
         if self._handing_over is not None:
             await asyncio.wait({self._handing_over})
+        if self._direct and (reason := self._blocked()) is not None:
+            self.broker_failed(reason)
         return self._direct
 
     def broker_failed(self, reason: str) -> None:
-        """A direct publish was not confirmed: what comes next goes into the spool."""
+        """The broker did not confirm, or did not answer: what comes next goes into the spool."""
         if self._direct:
             log.warning("events go into the spool, nothing is lost: %s", reason)
         self.away = reason
@@ -269,6 +278,8 @@ class Drainer:
         async def asked() -> bool:
             begun = self._monotonic()
             try:
+                if (reason := self._blocked()) is not None:
+                    raise Unavailable(reason)
                 await call()
             except (Unavailable, SettingsError) as error:
                 self.away = str(error)

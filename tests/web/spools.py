@@ -93,7 +93,8 @@ class Life:
         self.spool = Spool(folder / "spool.db", **{"max_bytes": ROOM, **spool})
         self.outages = Outages(impatient)
         log: Any = broker  # of a log nothing else is asked
-        self.drainer = Drainer(log, self.spool, outages=self.outages)
+        self.blocked: str | None = None
+        self.drainer = Drainer(log, self.spool, blocked=lambda: self.blocked, outages=self.outages)
         self.delivery = BrokerDelivery(log, self.spool, self.drainer)
 
     async def until(self, holds: Callable[[], bool]) -> None:

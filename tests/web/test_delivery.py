@@ -91,6 +91,20 @@ async def test_a_broker_that_hangs_is_waited_for_once(
         assert list(dict.fromkeys(broker.ids)) == [f"id-{n}" for n in range(20)]
 
 
+async def test_a_broker_that_says_that_it_takes_nothing_is_not_waited_for_at_all(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async with life(tmp_path, broker) as lived:
+        lived.blocked = "low on memory"
+        for n in range(3):
+            assert await lived.delivery.deliver(stamped(n)) == "spool"
+        assert not broker.calls
+        assert lived.delivery.spooling == "low on memory"
+        lived.blocked = None
+        await lived.drained()
+        assert broker.ids == ["id-0", "id-1", "id-2"]
+
+
 async def test_a_web_process_that_starts_without_a_broker_takes_events(
     tmp_path: Path, broker: Broker
 ) -> None:

@@ -40,7 +40,8 @@ ATTEMPTS = 3
 RETRY_AFTER_S = 0.1
 #: Seconds. The sentinel never acknowledges, and brokers close a channel on which that takes half an hour.
 SENTINEL_LIFE_S = 600.0
-#: Seconds for the last look when a publisher is closed. A queue that is being deleted takes one or two to be gone.
+#: Seconds for the last look when a publisher is closed, the end of the one that is going on included: a broker that
+#: says nothing any more must not keep a process from ending. A queue that is being deleted takes one or two to be gone.
 LAST_LOOK_S = 4.0
 #: Seconds. Confirms come thousands of times in one.
 PUT_OFF_EVERY_S = 0.1
@@ -205,6 +206,7 @@ class RabbitPublisher:
     async def close(self) -> None:
         """A last look at what was confirmed, then the end; idempotent."""
         self._closed = True
+        looks_until = time.monotonic() + LAST_LOOK_S
         watching, self._watching = self._watching, None
         if watching is not None:
             # A look that is cut off leaves aiormq with channels that it has lost track of.
@@ -213,12 +215,13 @@ class RabbitPublisher:
             await asyncio.wait({watching}, timeout=LOOK_ENDS_WITHIN_S)
         await stop(watching)
         if self._kept:
-            await self._look_once_more()
+            await self._look_once_more(looks_until - time.monotonic())
         sentinel, self._sentinel = self._sentinel, None
-        if sentinel is not None:
-            await sentinel.end()
         self._shut = True
-        await self._line.close()
+        ends = [self._line.close()]
+        if sentinel is not None:
+            ends.append(sentinel.end())
+        await asyncio.gather(*ends)  # together: each takes seconds where the broker says nothing
 
     # -- publishing --
 
@@ -322,10 +325,10 @@ class RabbitPublisher:
 
     # -- looking after the log --
 
-    async def _look_once_more(self) -> None:
+    async def _look_once_more(self, within_s: float) -> None:
         reason = "no answer"
         try:
-            async with asyncio.timeout(LAST_LOOK_S):
+            async with asyncio.timeout(within_s):
                 while True:
                     try:
                         await self.check()
