@@ -12,8 +12,9 @@ import click
 
 from cli import parts
 from cli.options import examples, takes_settings
-from cli.settings import MEANINGS, MongoSettings, Settings
+from cli.settings import MEANINGS, MongoSettings, Settings, TlsSettings
 from cli.tables import print_table
+from cli.tls import context_of
 from topology.errors import EventsinkError, Unavailable
 from topology.log import LogStart
 from topology.sqlite.file import Database
@@ -35,7 +36,7 @@ class Finding(NamedTuple):
 @click.command(
     epilog=examples("eventsink check", "eventsink check --settings eventsink.toml")
     + "\n\n\b\nSettings:\n"
-    + "\n".join(f"  {name:<27}  {meaning}" for name, meaning in MEANINGS.items())
+    + "\n".join(f"  {name:<29}  {meaning}" for name, meaning in MEANINGS.items())
 )
 @takes_settings
 def command(settings: Settings) -> int:
@@ -63,6 +64,7 @@ def command(settings: Settings) -> int:
 async def _findings(settings: Settings) -> list[Finding]:
     log, influx, mongo, state = settings.log, settings.influx, settings.mongo, settings.state
     embedded = str(settings.database_file)
+    tls = settings.web.tls
     return list(
         await asyncio.gather(
             _finding("data folder", str(settings.data), lambda: asyncio.to_thread(_folder, settings.data)),
@@ -83,6 +85,7 @@ async def _findings(settings: Settings) -> list[Finding]:
                 lambda: _file(settings.state_file) if state is None else _mongo(settings, state),
             ),
             _finding("keys", str(settings.keys_file), lambda: asyncio.to_thread(_keys, settings)),
+            *([] if tls is None else [_finding("TLS", str(tls.cert), lambda: asyncio.to_thread(_tls, tls))]),
         )
     )
 
@@ -177,6 +180,11 @@ async def _raw_events(settings: Settings) -> str:
 def _keys(settings: Settings) -> str:
     keys = Keys(settings.keys_file).list()
     return f"{len(keys)} key{'' if len(keys) == 1 else 's'}" if keys else "none yet: eventsink keys create"
+
+
+def _tls(tls: TlsSettings) -> str:
+    context_of(tls)
+    return "a certificate and its key"
 
 
 def _start(start: LogStart) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -41,6 +42,9 @@ def command() -> None:
 
     A key is shown once, when it is made; the file keeps its hash only. A running `up` or `web`
     sees each change at once.
+
+    To replace a key without a gap: `create` with the same name makes a second one, and once nobody
+    uses the first any more, `revoke NAME --oldest` ends it.
     """
 
 
@@ -53,53 +57,88 @@ def command() -> None:
 @click.option("--name", required=True, metavar="N", help="What to call it: letters, digits and . _ -")
 @click.option(
     "--scopes",
-    required=True,
     type=Scopes(),
-    help="What it may do: events, health, read; several with commas.",
+    help="What it may do: events, health, read; several with commas.  [default: as the live key of this name]",
 )
 @click.option("--expires", type=TIME, help="Until when it holds.  [default: for ever]")
 @takes_settings
-def create(settings: Settings, name: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
-    """Make a key and print it, the only time it can be seen."""
-    until = epoch_ms(expires)
-    if until is not None and until <= _now_ms():
+def create(settings: Settings, name: str, scopes: tuple[str, ...] | None, expires: datetime | None) -> None:
+    """Make a key and print it, the only time it can be seen.
+
+    A name may have two live keys, one to follow the other.
+    """
+    until, now = epoch_ms(expires), _now_ms()
+    if until is not None and until <= now:
         raise click.BadParameter("lies in the past", param_hint="--expires")
     data_folder.make(settings.keys_file.parent)
+    keys = Keys(settings.keys_file)
     try:
-        secret = Keys(settings.keys_file).create(name, scopes, until)
+        secret = keys.create(name, scopes or (), until, now=now)
     except ValueError as error:
         raise EventsinkError(str(error)) from None
     click.echo(secret)
     click.echo(f"key {name} is in {settings.keys_file}; the line above is not kept: copy it now", err=True)
+    if sum(key.name == name and key.lives(now) for key in keys.list()) > 1:
+        click.echo(
+            f"{name} has two live keys now; once only the new one is used: eventsink keys revoke {name} --oldest",
+            err=True,
+        )
 
 
 @command.command("list", epilog=examples("eventsink keys list"))
 @takes_settings
 def list_(settings: Settings) -> None:
-    """Show names, scopes and expiry of all keys."""
-    keys = Keys(settings.keys_file).list()
+    """Show all keys: what they may do, until when they hold, when they were last used.
+
+    The last use is up to a minute behind.
+    """
+    file = Keys(settings.keys_file)
+    keys = file.list()
     if not keys:
         click.echo("no keys; make one with: eventsink keys create --name N --scopes events,read", err=True)
         return
+    used = file.last_used.read()
     print_table(
-        ("name", "scopes", "expires"), [(key.name, ",".join(key.scopes), _expiry(key)) for key in keys]
+        ("name", "id", "scopes", "created", "expires", "last used"),
+        [
+            (
+                key.name,
+                key.id,
+                ",".join(key.scopes),
+                "" if key.created is None else rfc3339(key.created),
+                _expiry(key),
+                rfc3339(used[key.sha256]) if key.sha256 in used else "never",
+            )
+            for key in keys
+        ],
     )
 
 
-@command.command(epilog=examples("eventsink keys revoke monitor-eu"))
-@click.argument("name")
+@command.command(
+    epilog=examples("eventsink keys revoke monitor-eu", "eventsink keys revoke monitor-eu --oldest")
+)
+@click.argument("name", metavar="NAME|ID")
+@click.option("--oldest", is_flag=True, help="Of two live keys of this name, the older one only.")
 @takes_settings
-def revoke(settings: Settings, name: str) -> None:
-    """Forget a key; whoever has it is let in no more."""
-    if not Keys(settings.keys_file).revoke(name):
+def revoke(settings: Settings, name: str, oldest: bool) -> None:
+    """Forget the keys of a name, or the one with an id; whoever has them is let in no more."""
+    keys = Keys(settings.keys_file)
+    if oldest:
+        try:
+            gone: Sequence[Key] = [keys.revoke_oldest(name, now=_now_ms())]
+        except ValueError as error:
+            raise EventsinkError(str(error)) from None
+    else:
+        gone = keys.revoke(name)
+    if not gone:
         raise EventsinkError(f"there is no key {name}: `eventsink keys list` shows all")
-    click.echo(f"revoked {name}")
+    click.echo(f"revoked {', '.join(f'{key.name} ({key.id})' for key in gone)}")
 
 
 def _expiry(key: Key) -> str:
     if key.expires is None:
         return "never"
-    return f"{rfc3339(key.expires)} (expired)" if key.expires <= _now_ms() else rfc3339(key.expires)
+    return rfc3339(key.expires) + ("" if key.lives(_now_ms()) else " (expired)")
 
 
 def _now_ms() -> int:

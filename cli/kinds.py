@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from cli.secret import Secret, SecretUrl
@@ -174,6 +176,34 @@ def log_start(value: str) -> LogStart:
         # Everything until then would be left out, and counted as read.
         raise Wrong(f"is {_quote(value)}, which is yet to come: write a time that has passed, first or last")
     return start
+
+
+Networks: TypeAlias = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+def networks(value: str) -> Networks:
+    try:
+        return tuple(ipaddress.ip_network(each, strict=False) for each in _listed(value))
+    except ValueError:
+        raise Wrong(
+            f"is {_quote(value)}: write addresses or networks with commas, for example 127.0.0.1,10.0.0.0/8"
+        ) from None
+
+
+def origins(value: str) -> tuple[str, ...]:
+    found = _listed(value)
+    for origin in found:
+        # As a browser sends it: no path, no port that goes without saying, nothing in capitals.
+        if not re.fullmatch(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
+            raise Wrong(
+                f"is {_quote(value)}: write origins with commas, each in small letters and without a path, "
+                "for example https://status.example.org"
+            )
+    return found
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, value.split(","))))
 
 
 def log_format(value: str) -> str:

@@ -10,17 +10,21 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
+import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
 from aiohttp import web
 
 from topology.errors import Unavailable
-from web import server
+from web.connections import Acceptor, ConnectionLimits, ConnectionMetrics, runner_of
 
 try:
     import uvloop
@@ -38,6 +42,8 @@ GARBAGE_THRESHOLD = 50_000
 #: A server that is still starting is waited for this long.
 START_PATIENCE = timedelta(seconds=30)
 BETWEEN_TRIES_S = 0.5
+#: Open files that are no connections of clients: databases, servers, the log.
+OTHER_FILES = 256
 
 
 def clock_ms() -> int:
@@ -96,22 +102,53 @@ async def patiently(call: Callable[[], Awaitable[T]], patience: timedelta = STAR
             await asyncio.sleep(BETWEEN_TRIES_S)
 
 
-async def serve(stack: AsyncExitStack, application: web.Application, host: str, port: int) -> str:
+async def serve(
+    stack: AsyncExitStack,
+    application: web.Application,
+    host: str,
+    port: int,
+    *,
+    limits: ConnectionLimits,
+    metrics: ConnectionMetrics,
+    tls: ssl.SSLContext | None = None,
+) -> str:
     """Listen; returns the address. Ends with the stack. Raises ``Unavailable`` where the port is taken."""
-    runner = server.runner(application)
+    limits = replace(limits, max_connections=_room_for(limits.max_connections))
+    runner = runner_of(application, limits)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port)
+    assert runner.server is not None  # noqa: S101 - it was set up
+    acceptor = Acceptor(runner.server, limits, tls=tls, metrics=metrics)
+    stack.push_async_callback(acceptor.stop)
     try:
-        await site.start()
+        (address, *_) = await acceptor.start(host, port)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno is not None else error.strerror
+        # The name of a host that is none has a number of its own, and its reason only in words.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise Unavailable(
             f"cannot listen on {host}:{port} ({reason}): choose another with --host or --port"
         ) from None
-    (address, *_) = runner.addresses
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{shown}:{address[1]}"
+    return f"{'http' if tls is None else 'https'}://{shown}:{address[1]}"
+
+
+def _room_for(connections: int) -> int:
+    """How many of them the system's limit of open files leaves room for, after it was raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return connections
+    room = max(soft - OTHER_FILES, soft // 2)
+    log.warning(
+        "at most %d connections at once, not %d: the system allows %d open files (ulimit -n, LimitNOFILE=)",
+        room,
+        connections,
+        soft,
+    )
+    return room
 
 
 async def first_failure(*failures: asyncio.Future[None]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from agents import AGENTS, ROLLUPS
-from cli import parts
+from cli import parts, process
 from cli.process import clock_ms, patiently
 from cli.settings import Settings
 from topology.errors import EventsinkError, SettingsError, Unavailable
@@ -32,10 +33,12 @@ from topology.state import StateStore
 from web import probes
 from web.access import access_log
 from web.application import WebParts, build
+from web.connections import ConnectionLimits, ConnectionMetrics
 from web.delivery import BrokerDelivery, Delivery, LogDelivery
 from web.draining import Drainer
 from web.idempotency import Idempotency
 from web.keys import Keys
+from web.limits import Limits, Rate
 from web.metrics import SpoolMetrics
 from web.problems import problems
 from web.spool import Spool
@@ -47,6 +50,8 @@ READY_WITHIN_S = 2.0
 #: What has not answered by then at the start of ``web`` is opened later: events are to be taken now.
 OPENED_WITHIN_S = 1.0
 TRIM_EVERY_S = 60.0
+#: `eventsink keys list` is behind by this much.
+LAST_USE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +178,8 @@ class Running:
 
     async def web_application(self, host: str, keys: Keys) -> web.Application:
         """Ingest, queries and the page. What the spool holds is drained from now on, until the stack ends."""
-        part = self._part
+        part, chosen = self._part, self._settings.web
+        push_task(self._stack, _last_use_kept(keys))
         self._delivery = await self._open_delivery()
         requests = Idempotency(self._settings.requests_file, clock=clock_ms)
         self._stack.push_async_callback(requests.close)
@@ -190,6 +196,11 @@ class Running:
                 clock=clock_ms,
                 ready=self.ready,
                 registry=self.registry,
+                limits=Limits(
+                    key_rate=Rate(per_s=chosen.key_rate, burst=chosen.key_burst),
+                    trusted_proxies=chosen.trusted_proxies,
+                    cors_origins=chosen.cors_origins,
+                ),
             )
         )
 
@@ -204,6 +215,20 @@ class Running:
         self._stack.push_async_callback(delivery.close)
         await delivery.open()
         return delivery
+
+    async def serve(
+        self, application: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> str:
+        """Listen until the stack ends; returns the address."""
+        return await process.serve(
+            self._stack,
+            application,
+            host,
+            port,
+            limits=ConnectionLimits(max_connections=self._settings.web.max_connections),
+            metrics=ConnectionMetrics(self.registry),
+            tls=tls,
+        )
 
     def probes_application(self) -> web.Application:
         """Health and metrics alone, of a worker."""
@@ -246,6 +271,30 @@ class Running:
                 if forgotten:
                     log.info("forgot %d messages that are beyond the retention of the log", forgotten)
             await asyncio.sleep(TRIM_EVERY_S)
+
+
+async def _last_use_kept(keys: Keys) -> None:
+    """Write when keys were last used, now and then and at the end. Nothing depends on it, so nothing ends by it."""
+    told = False
+    while True:
+        ending = False
+        try:
+            await asyncio.sleep(LAST_USE_EVERY_S)
+        except asyncio.CancelledError:
+            ending = True
+        try:
+            known = {key.sha256 for key in keys.list()}
+            if ending:
+                keys.last_used.write(known)  # nobody is served any more who would wait
+            else:
+                await asyncio.to_thread(keys.last_used.write, known)
+            told = False
+        except EventsinkError as error:
+            if not told:
+                log.warning("%s", error)
+            told = True
+        if ending:
+            return
 
 
 def _blocked(log: Log) -> str | None:

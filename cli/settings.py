@@ -55,6 +55,13 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_GA_URL": "its endpoint",
     "EVENTSINK_KEYS_FILE": "API keys [keys.json in the data folder]",
     "EVENTSINK_SPOOL_MAX_BYTES": "how much the spool holds while the broker is away [1GB]",
+    "EVENTSINK_KEY_RATE": "requests a second with one API key [100]",
+    "EVENTSINK_KEY_BURST": "of them at once after a rest [200]",
+    "EVENTSINK_WEB_MAX_CONNECTIONS": "connections at once [10000]",
+    "EVENTSINK_TRUSTED_PROXIES": "whose X-Forwarded-For is believed: 10.0.0.0/8,… [nobody's]",
+    "EVENTSINK_CORS_ORIGINS": "whose pages may ask: https://status.example,… [nobody's]",
+    "EVENTSINK_TLS_CERT": "certificate chain of the web application, PEM [plain HTTP]",
+    "EVENTSINK_TLS_KEY": "its key, PEM",
     "EVENTSINK_CHECKPOINT_EVERY": "how often progress is saved [1s]",
     "EVENTSINK_LOG_FORMAT": "text or json [text on a terminal, else json]",
 }
@@ -126,6 +133,26 @@ class GoogleSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """Files in PEM; whether they fit is seen when they are read."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """The web application. ``key_rate`` in requests a second; ``tls`` None: plain HTTP."""
+
+    key_rate: int
+    key_burst: int
+    max_connections: int
+    trusted_proxies: kinds.Networks
+    cors_origins: tuple[str, ...]
+    tls: TlsSettings | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything. None stands for "embedded" (``influx``, ``mongo``, ``state``) or "off" (the
     forwarders); ``state`` is already MongoDB where only ``EVENTSINK_MONGO_URL`` is set. ``log_format``
@@ -144,6 +171,7 @@ class Settings:
     google: GoogleSettings | None
     keys_file: Path
     spool_max_bytes: int
+    web: WebSettings
     checkpoint_every: timedelta
     log_format: str | None
 
@@ -293,9 +321,27 @@ def _checked(values: Mapping[str, str]) -> Settings:
         google=_google(values, optional("EVENTSINK_GA_URL", kinds.url("http", "https"))),
         keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), kinds.path),
         spool_max_bytes=read("EVENTSINK_SPOOL_MAX_BYTES", "1GB", kinds.size),
+        web=WebSettings(
+            key_rate=read("EVENTSINK_KEY_RATE", "100", kinds.count),
+            key_burst=read("EVENTSINK_KEY_BURST", "200", kinds.count),
+            max_connections=read("EVENTSINK_WEB_MAX_CONNECTIONS", "10000", kinds.count),
+            trusted_proxies=read("EVENTSINK_TRUSTED_PROXIES", "", kinds.networks),
+            cors_origins=read("EVENTSINK_CORS_ORIGINS", "", kinds.origins),
+            tls=_tls(optional("EVENTSINK_TLS_CERT", kinds.path), optional("EVENTSINK_TLS_KEY", kinds.path)),
+        ),
         checkpoint_every=read("EVENTSINK_CHECKPOINT_EVERY", "1s", kinds.duration),
         log_format=optional("EVENTSINK_LOG_FORMAT", kinds.log_format),
     )
+
+
+def _tls(cert: Path | None, key: Path | None) -> TlsSettings | None:
+    if cert is None and key is None:
+        return None
+    if cert is None:
+        raise SettingsError("EVENTSINK_TLS_CERT is missing: set it, or take EVENTSINK_TLS_KEY out")
+    if key is None:
+        raise SettingsError("EVENTSINK_TLS_KEY is missing: set it, or take EVENTSINK_TLS_CERT out")
+    return TlsSettings(cert=cert, key=key)
 
 
 def _google(values: Mapping[str, str], url: SecretUrl | None) -> GoogleSettings | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from contextlib import AsyncExitStack
 
@@ -11,6 +12,7 @@ from cli import logs, process
 from cli.data_folder import DataFolder
 from cli.options import examples, takes_settings
 from cli.settings import Settings
+from cli.tls import context_for_command
 from cli.worker import GROUPS
 from web.keys import SCOPES, Keys
 
@@ -31,12 +33,13 @@ def command(settings: Settings, host: str, port: int) -> None:
     Prints the address of the page and, on the first start, a new API key. SIGTERM or Ctrl-C ends it within
     10 seconds; nothing is lost, whatever ends it.
     """
+    tls = context_for_command(settings.web.tls)
     with DataFolder(settings.data):
         logs.configure(settings.log_format, sys.stderr, secrets=settings.secrets)
-        process.run(_up(settings, host, port))
+        process.run(_up(settings, host, port, tls))
 
 
-async def _up(settings: Settings, host: str, port: int) -> None:
+async def _up(settings: Settings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     from cli.running import Running, opened  # the help text does not wait for Faust
 
     async with AsyncExitStack() as stack:
@@ -45,9 +48,10 @@ async def _up(settings: Settings, host: str, port: int) -> None:
         await running.start_agents(GROUPS)
         keys = Keys(settings.keys_file)
         first_start = not settings.keys_file.exists()
-        address = await process.serve(stack, await running.web_application(host, keys), host, port)
+        application = await running.web_application(host, keys)
+        address = await running.serve(application, host, port, tls=tls)
         if first_start:
-            key = keys.create(FIRST_KEY_NAME, SCOPES, None)
+            key = keys.create(FIRST_KEY_NAME, SCOPES, None, now=process.clock_ms())
             click.echo(f"new API key ({', '.join(SCOPES)}), shown this once: {key}")
         click.echo(f"the page is at {address}/")
         await process.first_failure(*running.failures)

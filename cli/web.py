@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from contextlib import AsyncExitStack
 
@@ -10,6 +11,7 @@ import click
 from cli import data_folder, logs, process
 from cli.options import examples, takes_settings
 from cli.settings import Settings
+from cli.tls import context_for_command
 from web.keys import Keys
 
 
@@ -28,18 +30,19 @@ def command(settings: Settings, host: str, port: int) -> None:
     A server that is away does not end it. While the broker is, events go to a spool in the data folder, and to the
     broker when it is back; queries of what is away are answered with 503.
     """
+    tls = context_for_command(settings.web.tls)
     data_folder.make(settings.data)
     logs.configure(settings.log_format, sys.stderr, secrets=settings.secrets)
-    process.run(_web(settings, host, port))
+    process.run(_web(settings, host, port, tls))
 
 
-async def _web(settings: Settings, host: str, port: int) -> None:
+async def _web(settings: Settings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     from cli.running import Running, opened  # the help text does not wait for aiohttp
 
     async with AsyncExitStack() as stack:
         part = await opened(stack, settings, patience=None)
         running = Running(stack, settings, part)
         application = await running.web_application(host, Keys(settings.keys_file))
-        address = await process.serve(stack, application, host, port)
+        address = await running.serve(application, host, port, tls=tls)
         click.echo(f"the page is at {address}/")
         await process.first_failure(*running.failures)

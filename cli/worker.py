@@ -62,6 +62,6 @@ async def _worker(settings: Settings, groups: tuple[str, ...], host: str, port: 
         part = await opened(stack, settings, patience=process.START_PATIENCE)
         running = Running(stack, settings, part)
         await running.start_agents(groups)
-        address = await process.serve(stack, running.probes_application(), host, port)
+        address = await running.serve(running.probes_application(), host, port)
         click.echo(f"running {', '.join(running.agents)}; metrics and health at {address}/metrics")
         await process.first_failure(*running.failures)

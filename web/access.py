@@ -7,11 +7,15 @@ import binascii
 import ipaddress
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from web.keys import Key, Keys, Scope, without_keys
+from web.attempts import FailedAttempts, too_many
+from web.clients import Clients
+from web.keys import Key, Keys, Refusal, Scope, without_keys
+from web.limits import TokenBuckets
 from web.problems import Handler, Problem
 
 log = logging.getLogger(__name__)
@@ -22,6 +26,17 @@ _BEARER_OR_BASIC = f'{_BEARER}, Basic realm="eventsink", charset="UTF-8"'
 #: Present where somebody passes the request on for somebody else: that one is not on this machine.
 _PASSED_ON = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 
+#: On a request: the key that it was let in with.
+_LET_IN = web.RequestKey("eventsink.key", Key)
+#: An unknown key and an expired one are answered alike: who asks with one need not learn that it was good once.
+_NOT_VALID = "the key is unknown, revoked or expired: `eventsink keys list` shows those that are valid"
+_REFUSALS: Mapping[Refusal, str] = {
+    "missing": "a key is needed: send the header Authorization: Bearer KEY",
+    "malformed": "this is no key, or one with a slip in it: copy it again, it begins with es_",
+    "unknown": _NOT_VALID,
+    "expired": _NOT_VALID,
+}
+
 _HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<plain>[^:\[\]]+))(?::[0-9]{1,5})?")
 
 #: Of a path, this much is logged.
@@ -31,42 +46,75 @@ _ROUTINE = frozenset({"/v1/events", "/service", "/healthz", "/readyz", "/metrics
 
 
 class Access:
-    """Checks the keys of requests. ``loopback``: reading needs none, because only this machine can ask."""
+    """Checks the keys of requests. ``loopback``: reading needs none, because only this machine can ask. ``rates``:
+    what one key may ask for. ``clock``: epoch milliseconds."""
 
-    def __init__(self, keys: Keys, *, loopback: bool, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        rates: TokenBuckets,
+        attempts: FailedAttempts,
+        clients: Clients,
+        loopback: bool,
+        clock: Callable[[], int],
+    ) -> None:
         self._keys = keys
+        self._rates = rates
+        self._attempts = attempts
+        self._clients = clients
         self._loopback = loopback
         self._clock = clock
 
     def sending(self, request: web.Request) -> Key:
-        """The key of a request that brings events. Raises a 401 or 403 ``Problem``."""
-        return self._allowed(_presented(request), ("events", "health"), _BEARER)
+        """The key of a request that brings events. Raises a 401, 403 or 429 ``Problem``. Asked again for the same
+        request, it answers the same and counts nothing."""
+        key = request.get(_LET_IN)
+        if key is None:
+            key = self._allowed(request, _presented(request), ("events", "health"), _BEARER)
+            request[_LET_IN] = key
+        return key
 
     def reading(self, request: web.Request) -> None:
-        """Raise a 401 or 403 ``Problem`` unless the request may read.
+        """Raise a 401, 403 or 429 ``Problem`` unless the request may read.
 
         A page of somebody else's that a browser on this machine shows can make it ask us under a name
         that it had resolve to a loopback address (DNS rebinding): the name gives it away.
         """
-        if self._loopback and _is_local(request):
+        if self._loopback and _is_local(request) and not self._clients.by_proxy(request):
             return
         presented = _presented(request) or _basic_password(request.headers.get("Authorization", ""))
         hint = ", or ask by the name localhost and through no proxy" if self._loopback else ""
-        self._allowed(presented, ("read",), _BEARER_OR_BASIC, hint)
+        self._allowed(request, presented, ("read",), _BEARER_OR_BASIC, hint)
 
-    def _allowed(self, presented: str | None, scopes: Iterable[Scope], challenge: str, hint: str = "") -> Key:
-        key = self._keys.check(presented, self._clock())
-        if key is None:
-            said = (
-                f"a key is needed: send the header Authorization: Bearer KEY{hint}"
-                if presented is None
-                else "the key is unknown, revoked or expired: `eventsink keys list` shows those that are valid"
-            )
+    def _allowed(
+        self,
+        request: web.Request,
+        presented: str | None,
+        scopes: Iterable[Scope],
+        challenge: str,
+        hint: str = "",
+    ) -> Key:
+        now = self._clock()
+        key = self._keys.check(presented, now)
+        if isinstance(key, str):
+            self._attempts.failed(request, key)
+            said = f"{_REFUSALS[key]}{hint if key == 'missing' else ''}"
             raise Problem(401, said, headers={"WWW-Authenticate": challenge})
+        wait = self._rates.take(key.sha256)
+        if wait:
+            rate = self._rates.rate
+            raise too_many(
+                f"the key {key.name} asks more than {rate.per_s:g} times a second (after {rate.burst} at once): wait, "
+                "or send several events in one request",
+                wait,
+            )
         if not any(scope in key.scopes for scope in scopes):
+            self._attempts.out_of_scope()
             raise Problem(
                 403, f"the key {key.name} lacks the scope {' or '.join(scopes)}: use another, or make one"
             )
+        self._keys.last_used.saw(key.sha256, now)
         return key
 
 
@@ -104,17 +152,28 @@ def _is_local(request: web.Request) -> bool:
         return False
 
 
-@web.middleware
-async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """One line for each request: no query and no header, where secrets would be, and no key in the path."""
-    response = await handler(request)
-    routine = request.path in _ROUTINE and response.status < 400
-    log.log(
-        logging.DEBUG if routine else logging.INFO,
-        "%s %s %d",
-        request.method,
-        without_keys(request.rel_url.raw_path[:_LOGGED_CHARACTERS]),
-        response.status,
-        extra={"remote": request.remote},
-    )
-    return response
+def logged(clients: Clients) -> Middleware:
+    """A middleware that logs one line for each request: no query and no header, where secrets would be, and no key in
+    the path."""
+
+    @web.middleware
+    async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        routine = request.path in _ROUTINE and response.status < 400
+        level = logging.DEBUG if routine else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(
+                level,
+                "%s %s %d",
+                request.method,
+                without_keys(request.rel_url.raw_path[:_LOGGED_CHARACTERS]),
+                response.status,
+                extra={"remote": clients.address(request)},
+            )
+        return response
+
+    return log_request
+
+
+#: For an application that no proxy is in front of.
+access_log = logged(Clients())

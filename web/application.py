@@ -12,7 +12,7 @@ GET  /healthz /readyz /metrics          probes.py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -20,13 +20,17 @@ from prometheus_client import CollectorRegistry
 
 from topology.sinks import DeadLetters, RawEvents, RollupSink
 from web import openapi, probes
-from web.access import Access, access_log
+from web.access import Access, logged
+from web.attempts import FailedAttempts
+from web.clients import Clients
+from web.cors import cross_origin
 from web.delivery import Delivery
 from web.docs import Docs
 from web.documents import Described
 from web.idempotency import Idempotency
 from web.ingest import Ingest
 from web.keys import Keys
+from web.limits import Limits, TokenBuckets
 from web.metrics import IngestMetrics
 from web.page import Page
 from web.probes import Ready
@@ -40,7 +44,7 @@ class WebParts:
 
     ``delivery``: takes what is accepted. ``requests``: those that may come again. ``loopback``: bound to a loopback
     address, so that reading needs no key. ``clock``: epoch milliseconds. ``registry``: what ``/metrics`` shows; the
-    application's own metric is added to it.
+    application's own metrics are added to it. ``limits``: whom is believed, and how much is taken from each.
     """
 
     delivery: Delivery
@@ -54,10 +58,11 @@ class WebParts:
     clock: Callable[[], int]
     ready: Ready
     registry: CollectorRegistry
+    limits: Limits = field(default_factory=Limits)
 
 
 def build(parts: WebParts) -> web.Application:
-    """The whole application. Run it with ``web.server.runner``. The logger ``web.access`` has a line for each
+    """The whole application. Run it with ``web.connections.runner_of``. The logger ``web.access`` has a line for each
     request; aiohttp's own would show queries."""
     application = web.Application(middlewares=middlewares(parts))
     application.add_routes(routes(parts))
@@ -66,13 +71,14 @@ def build(parts: WebParts) -> web.Application:
 
 def middlewares(parts: WebParts) -> Sequence[Middleware]:
     """What every request goes through, for an application that has routes of its own too."""
-    return [access_log, problems]
+    limits = parts.limits
+    return [logged(Clients(limits.trusted_proxies)), cross_origin(limits.cors_origins), problems]
 
 
 def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
     """All routes, for an application that has others too. Each answers its errors itself; build them once
     for a registry."""
-    access = Access(parts.keys, loopback=parts.loopback, clock=parts.clock)
+    access = _access(parts)
     ingest = Ingest(
         parts.delivery,
         access,
@@ -94,3 +100,17 @@ def routes(parts: WebParts) -> Sequence[web.AbstractRouteDef]:
         *docs.routes(),
         *probes.routes(parts.ready, parts.registry, lambda: parts.delivery.spooling),
     ]
+
+
+def _access(parts: WebParts) -> Access:
+    limits = parts.limits
+    clients = Clients(limits.trusted_proxies)
+    failed = TokenBuckets(limits.failed_attempts_rate, monotonic=limits.monotonic)
+    return Access(
+        parts.keys,
+        rates=TokenBuckets(limits.key_rate, monotonic=limits.monotonic),
+        attempts=FailedAttempts(failed, clients, parts.registry),
+        clients=clients,
+        loopback=parts.loopback,
+        clock=parts.clock,
+    )

@@ -3,12 +3,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from cli.secret import Secret, SecretUrl, shown
-from cli.settings import NAMES, Settings, load
+from cli.settings import NAMES, Settings, TlsSettings, WebSettings, load
 from topology.errors import SettingsError
 
 SECRET = "hunter2-hunter2"
@@ -49,6 +50,9 @@ def test_nothing_set_is_everything_embedded_in_the_folder_data(
     assert (settings.keep, settings.key_budget) == (timedelta(days=35), 10_000)
     assert settings.spool_max_bytes == 10**9
     assert settings.keys_file == tmp_path / "data" / "keys.json"
+    assert settings.web == WebSettings(
+        key_rate=100, key_burst=200, max_connections=10_000, trusted_proxies=(), cors_origins=(), tls=None
+    )
     assert settings.checkpoint_every == timedelta(seconds=1)
     assert settings.log_format is None
 
@@ -77,6 +81,13 @@ def test_every_variable_is_read() -> None:
             "EVENTSINK_GA_URL": "https://ga.test",
             "EVENTSINK_KEYS_FILE": "/etc/keys.json",
             "EVENTSINK_SPOOL_MAX_BYTES": "5MB",
+            "EVENTSINK_KEY_RATE": "7",
+            "EVENTSINK_KEY_BURST": "9",
+            "EVENTSINK_WEB_MAX_CONNECTIONS": "50",
+            "EVENTSINK_TRUSTED_PROXIES": "127.0.0.1, 10.1.2.3/8,fd00::/8",
+            "EVENTSINK_CORS_ORIGINS": "https://a.example, http://[::1]:3000",
+            "EVENTSINK_TLS_CERT": "/etc/cert.pem",
+            "EVENTSINK_TLS_KEY": "/etc/key.pem",
             "EVENTSINK_CHECKPOINT_EVERY": "250ms",
             "EVENTSINK_LOG_FORMAT": "json",
         }
@@ -98,6 +109,14 @@ def test_every_variable_is_read() -> None:
     assert settings.google is not None
     assert (settings.google.measurement_id, settings.google.api_secret.reveal()) == ("G-1", SECRET)
     assert settings.keys_file == Path("/etc/keys.json")
+    assert settings.web == WebSettings(
+        key_rate=7,
+        key_burst=9,
+        max_connections=50,
+        trusted_proxies=tuple(map(ip_network, ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8"))),
+        cors_origins=("https://a.example", "http://[::1]:3000"),
+        tls=TlsSettings(cert=Path("/etc/cert.pem"), key=Path("/etc/key.pem")),
+    )
     assert settings.checkpoint_every == timedelta(milliseconds=250)
     assert settings.log_format == "json"
 
@@ -248,7 +267,7 @@ def test_names_of_the_tests_and_of_others_are_ignored() -> None:
 
 
 def test_names_are_those_of_the_contract() -> None:
-    assert len(NAMES) == 27
+    assert len(NAMES) == 34
     assert all(name.startswith("EVENTSINK_") for name in NAMES)
 
 
@@ -380,3 +399,31 @@ def test_where_the_log_begins_is_nothing_else(text: str) -> None:
 def test_a_start_that_is_yet_to_come_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"EVENTSINK_LOG_START .*yet to come"):
         loaded({"EVENTSINK_LOG_START": "2999-01-01T00:00:00Z"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("EVENTSINK_KEY_RATE", "0"),
+        ("EVENTSINK_KEY_BURST", "many"),
+        ("EVENTSINK_WEB_MAX_CONNECTIONS", "-1"),
+        ("EVENTSINK_TRUSTED_PROXIES", "proxy.example"),
+        ("EVENTSINK_TRUSTED_PROXIES", "127.0.0.1/33"),
+        ("EVENTSINK_CORS_ORIGINS", "*"),
+        ("EVENTSINK_CORS_ORIGINS", "null"),
+        ("EVENTSINK_CORS_ORIGINS", "status.example"),
+        ("EVENTSINK_CORS_ORIGINS", "https://status.example/"),
+        ("EVENTSINK_CORS_ORIGINS", "https://Status.example"),
+        ("EVENTSINK_CORS_ORIGINS", "https://a.example,https://b.example/x"),
+    ],
+)
+def test_what_the_web_application_cannot_take_is_refused(name: str, text: str) -> None:
+    assert refusal({name: text}).startswith(f"{name} is {text!r}: write ")
+
+
+@pytest.mark.parametrize(
+    ("set_", "missing"),
+    [("EVENTSINK_TLS_CERT", "EVENTSINK_TLS_KEY"), ("EVENTSINK_TLS_KEY", "EVENTSINK_TLS_CERT")],
+)
+def test_a_certificate_and_its_key_go_together(set_: str, missing: str) -> None:
+    assert refusal({set_: "/etc/file.pem"}).startswith(f"{missing} is missing")

@@ -42,6 +42,7 @@ class Served:
 
     stores: Stores
     registry: CollectorRegistry
+    keys: Keys
     secrets: Mapping[str, str]
     wrong: dict[str, str | None] = field(default_factory=lambda: {"log": None})
     client: TestClient[Request, Application] = field(init=False)
@@ -86,9 +87,11 @@ async def prepared(folder: Path, **changes: Any) -> AsyncIterator[tuple[Served, 
     """What ``served`` serves, for whoever serves it in another way."""
     async with opened(folder) as stores:
         keys = Keys(folder / "keys.json")
-        secrets = {scope: keys.create(scope, [scope], None) for scope in ("events", "health", "read")}
+        secrets = {
+            scope: keys.create(scope, [scope], None, now=NOW_MS) for scope in ("events", "health", "read")
+        }
         registry = CollectorRegistry()
-        running = Served(stores, registry, secrets)
+        running = Served(stores, registry, keys, secrets)
 
         async def ready() -> Mapping[str, str | None]:
             return running.wrong

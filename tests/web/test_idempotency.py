@@ -113,7 +113,7 @@ async def test_a_body_compressed_anew_is_the_same(app: Served) -> None:
 
 
 async def test_keys_of_two_names_are_two_keys(app: Served, tmp_path: Path) -> None:
-    secret = Keys(tmp_path / "keys.json").create("other", ["events"], None)
+    secret = Keys(tmp_path / "keys.json").create("other", ["events"], None, now=NOW_MS)
     assert (await send(app, PING)).status == 202
     other = await send(app, UPLOAD, authorization=f"Bearer {secret}")
     assert "Idempotency-Replayed" not in other.headers
@@ -199,7 +199,7 @@ async def test_answers_survive_a_restart_and_are_kept_for_a_day(tmp_path: Path) 
         requests = Idempotency(tmp_path / "requests.db", clock=clock)
         keys = Keys(tmp_path / "keys.json")
         if not secrets:
-            secrets["events"] = keys.create("events", ["events"], None)
+            secrets["events"] = keys.create("events", ["events"], None, now=NOW_MS)
         async with served(folder, requests=requests, keys=keys, clock=clock) as app:
             response = await send(app, authorization=f"Bearer {secrets['events']}")
             assert (response.status, response.headers.get("Idempotency-Replayed")) == (202, replayed)
