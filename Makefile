@@ -39,10 +39,10 @@ bench: setup ## measure against what a user would otherwise use, with a table of
 soak: setup ## what takes too long for make test: a million events, memory within its limit
 	@$(BIN)/python -m bench.soak
 
-fuzz: setup ## property tests of what reads foreign bytes, and of every rollup, with many more examples
+fuzz: setup ## property tests of what reads foreign bytes, of every answer and every rollup, with many more examples
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=0 \
 		tests/topology/test_rabbitmq_frames.py tests/topology/test_rabbitmq.py tests/schemas \
-		tests/test_rollups_by_oracle.py
+		tests/web/test_fuzz.py tests/web/test_contract.py tests/test_rollups_by_oracle.py
 
 lock: setup ## resolve the dependencies of pyproject.toml again, into the lock files
 	@scripts/lock

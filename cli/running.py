@@ -179,10 +179,10 @@ class Running:
     async def web_application(self, host: str, keys: Keys) -> web.Application:
         """Ingest, queries and the page. What the spool holds is drained from now on, until the stack ends."""
         part, chosen = self._part, self._settings.web
+        push_task(self._stack, _last_use_kept(keys))
         self._delivery = await self._open_delivery()
         requests = Idempotency(self._settings.requests_file, clock=clock_ms)
         self._stack.push_async_callback(requests.close)
-        push_task(self._stack, _last_use_kept(keys))
         return build(
             WebParts(
                 delivery=self._delivery,

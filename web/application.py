@@ -62,7 +62,7 @@ class WebParts:
 
 
 def build(parts: WebParts) -> web.Application:
-    """The whole application. Run it with ``web.server.runner``. The logger ``web.access`` has a line for each
+    """The whole application. Run it with ``web.connections.runner_of``. The logger ``web.access`` has a line for each
     request; aiohttp's own would show queries."""
     application = web.Application(middlewares=middlewares(parts))
     application.add_routes(routes(parts))

@@ -24,8 +24,8 @@ from typing import Any, cast
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from web import server
 from web.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem
-from web.server import runner
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ LINGER_S = 2.0
 OUT_OF_FILES_PAUSE_S = 1.0
 #: Between two warnings that the limit is reached.
 WARN_EVERY_S = 60.0
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -73,10 +74,16 @@ class ConnectionMetrics:
         )
 
 
-def runner_of(application: web.Application, limits: ConnectionLimits) -> web.AppRunner:
+def runner_of(
+    application: web.Application,
+    limits: ConnectionLimits,
+    *,
+    ends_within_s: float = server.REQUESTS_END_WITHIN_S,
+) -> web.AppRunner:
     """A runner of the application whose ``server`` an ``Acceptor`` gives connections to."""
-    return runner(
+    return server.runner(
         application,
+        shutdown_timeout=ends_within_s,
         keepalive_timeout=limits.idle_s,
         lingering_time=LINGER_S,
         max_line_size=MAX_LINE_CHARACTERS,
@@ -113,12 +120,17 @@ class Acceptor:
         """Listen; returns the addresses. Raises ``OSError`` where one cannot be had."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        try:
-            for family, _, _, _, address in dict.fromkeys(found):
+        missing: OSError | None = None
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
                 self._listening.append(_listening(family, address))
-        except OSError:
-            await self.stop()
-            raise
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    await self.stop()
+                    raise
+                missing = error  # localhost has an IPv6 address in /etc/hosts also where there is no IPv6
+        if not self._listening and missing is not None:
+            raise missing
         for listening in self._listening:
             self._run(self._accept(listening))
         return [listening.getsockname()[:2] for listening in self._listening]
@@ -276,7 +288,7 @@ class _Opening(asyncio.Protocol):
 
 
 def _listening(family: int, address: Any) -> socket.socket:
-    listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    listening = socket.create_server(address, family=family, backlog=BACKLOG)
     listening.setblocking(False)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_FOR_MS)

@@ -25,6 +25,17 @@ class IngestMetrics:
         self._requests.labels(str(status)).inc()
 
 
+def refused_keys(registry: CollectorRegistry) -> Counter:
+    """``eventsink_ingest_refused_keys_total``: requests that were not let in. Made once for a registry."""
+    # The reasons are a ``keys.Refusal``, scope, or limited: past what one address may try, whatever the reason.
+    return Counter(
+        "eventsink_ingest_refused_keys",
+        "Requests whose key may not do what they ask, by reason; many unknown, or any limited: see who tries.",
+        ["reason"],
+        registry=registry,
+    )
+
+
 class SpoolMetrics:
     """``eventsink_spool_*``: what waits on this disk for the broker. Where the log is embedded there is none."""
 
@@ -61,14 +72,3 @@ class SpoolMetrics:
             "restart.",
             lambda: held().refused_events,
         )
-
-
-def refused_keys(registry: CollectorRegistry) -> Counter:
-    """``eventsink_ingest_refused_keys_total``: requests that were not let in. Made once for a registry."""
-    # The reasons are a ``keys.Refusal``, scope, or limited: past what one address may try, whatever the reason.
-    return Counter(
-        "eventsink_ingest_refused_keys",
-        "Requests whose key may not do what they ask, by reason; many unknown, or any limited: see who tries.",
-        ["reason"],
-        registry=registry,
-    )

@@ -27,12 +27,8 @@ _CONNECTIONS: dict[str, Any] = {"auto_decompress": False, "access_log": None}
 def runner(application: web.Application, **options: Any) -> web.AppRunner:
     """What runs the application on sockets: that of every process and of every test. ``options`` are of aiohttp's
     connections, beside those that the application relies on."""
-    return _Runner(
-        application,
-        handle_signals=False,
-        shutdown_timeout=REQUESTS_END_WITHIN_S,
-        **{**options, **_CONNECTIONS},
-    )
+    chosen = {"shutdown_timeout": REQUESTS_END_WITHIN_S, **options, **_CONNECTIONS}
+    return _Runner(application, **chosen)
 
 
 class _Runner(web.AppRunner):
@@ -74,7 +70,8 @@ class _Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun: there can be no other")
         if status < 500:
-            log.debug("a request that is no HTTP, from %s: %s", request.remote, exc)
+            # Not what it was: there may be a key in it.
+            log.debug("a request that is no HTTP, from %s: %s", request.remote, type(exc).__name__)
             problem = Problem(status, "this is no request as HTTP has them: see RFC 9112")
         else:
             log.error("a request failed outside of its handler", exc_info=exc)

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 from tests.web.filling import raw
 from tests.web.serving import served
+from web.limits import Limits, Rate
 
 STARTS_WITHIN_S = 30.0
+
+#: Whoever sends thousands of requests wants to see what they are answered, and not that they are too many.
+UNLIMITED = Rate(per_s=1e6, burst=10**6)
 
 
 class Target(NamedTuple):
@@ -30,7 +34,8 @@ class Target(NamedTuple):
 
 @contextmanager
 def served_in_a_thread(folder: Path, **changes: Any) -> Iterator[Target]:
-    """``served`` on a loop of its own, with a few events in the archive."""
+    """``served`` on a loop of its own, with a few events in the archive and, unless told, no limit of rates."""
+    changes.setdefault("limits", Limits(key_rate=UNLIMITED, failed_attempts_rate=UNLIMITED))
     started: Future[Target] = Future()
     loop = asyncio.new_event_loop()
     done = asyncio.Event()

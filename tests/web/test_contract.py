@@ -7,6 +7,7 @@ import json
 import logging
 import string
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -29,6 +30,7 @@ from tests.web.in_a_thread import Target, served_in_a_thread
 from topology.log import JSON, NDJSON
 from web import openapi
 from web.cloudevents import BATCH, STRUCTURED
+from web.limits import Limits, Rate
 from web.problems import PROBLEM_JSON
 
 CHECKS = [
@@ -139,6 +141,24 @@ def test_no_key_and_a_wrong_key_are_401_everywhere(api: Api, path: str, method: 
         assert api.check(case, **{header: value}) == 401
 
     ask()
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/service"])
+def test_too_many_requests_are_answered_as_described(tmp_path: Path, path: str) -> None:
+    once = Limits(key_rate=Rate(per_s=0.001, burst=1), failed_attempts_rate=Rate(per_s=0.001, burst=1))
+    with served_in_a_thread(tmp_path, limits=once) as target:
+        api = Api(target)
+        operation = api.schema[path]["post"]
+        for headers, status in (
+            (api.keys(path, "post"), 202),
+            (api.keys(path, "post"), 429),
+            ({"API-KEY": "wrong"}, 401),
+            ({"API-KEY": "wrong"}, 429),
+        ):
+            body: Any = (
+                {"ping_status": {"healthy": True}} if path == "/service" else {"type": "activity.logged_in"}
+            )
+            assert api.check(operation.Case(body=body, media_type=JSON), **headers) == status
 
 
 def test_what_the_document_calls_an_event_is_taken(api: Api) -> None:

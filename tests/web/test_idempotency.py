@@ -199,7 +199,7 @@ async def test_answers_survive_a_restart_and_are_kept_for_a_day(tmp_path: Path) 
         requests = Idempotency(tmp_path / "requests.db", clock=clock)
         keys = Keys(tmp_path / "keys.json")
         if not secrets:
-            secrets["events"] = keys.create("events", ["events"], None, now=clock())
+            secrets["events"] = keys.create("events", ["events"], None, now=NOW_MS)
         async with served(folder, requests=requests, keys=keys, clock=clock) as app:
             response = await send(app, authorization=f"Bearer {secrets['events']}")
             assert (response.status, response.headers.get("Idempotency-Replayed")) == (202, replayed)
