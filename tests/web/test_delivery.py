@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 import web.delivery
 import web.draining
-from tests.web.spools import LARGEST, NOW_MS, Broker, Life, life, stamped
+from tests.web.spools import LARGEST, NOW_MS, PATIENCE_S, Broker, Life, life, stamped
 from topology.errors import Refused, Unavailable
 from topology.uuid7 import uuid7
 from web.draining import DrainRight
@@ -135,8 +135,9 @@ async def test_who_comes_while_the_last_of_the_spool_is_published_goes_behind_it
 async def sends_until(lived: Life, enough: Any, first: int = 0, size: int = 0) -> list[str]:
     """Where each went, of messages that are sent one after the other until it is enough."""
     answers: list[str] = []
-    while not enough(first + len(answers)):
-        answers.append(await lived.delivery.deliver(stamped(first + len(answers), size=size)))
+    async with asyncio.timeout(PATIENCE_S):
+        while not enough(first + len(answers)):
+            answers.append(await lived.delivery.deliver(stamped(first + len(answers), size=size)))
     return answers
 
 
