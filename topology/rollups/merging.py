@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from topology.windows import HOUR, MINUTE
+from topology.windows import DAY, HOUR, MINUTE
 
 S = TypeVar("S")
+_Known: TypeAlias = "OrderedDict[tuple[str, int], S | None]"
 
 #: Summaries of minutes in memory: those of the hour that is passing, of 500 keys.
 MOST_MINUTES = 30_000
 #: Summaries of hours: of a day of 2000 keys. Kept apart, so that the many minutes do not push them out.
 MOST_HOURS = 48_000
+#: What lies so far (seconds) behind the newest is rarely asked for, by late events alone: it is made again then.
+MINUTES_SPAN = 2 * HOUR.seconds
+HOURS_SPAN = 2 * DAY.seconds
 #: Keys whose windows that are not over are kept merged.
 MOST_RUNS = 4_000
 RUNS_OF_A_KEY = 16
@@ -33,12 +37,13 @@ class Merges(Generic[S]):
     ) -> None:
         self._minutes = minutes
         self._merge = merge
-        self._minutes_known: OrderedDict[tuple[str, int], S | None] = OrderedDict()
-        self._hours_known: OrderedDict[tuple[str, int], S | None] = OrderedDict()
+        self._minutes_known: _Known[S] = OrderedDict()
+        self._hours_known: _Known[S] = OrderedDict()
         self._runs: OrderedDict[str, dict[tuple[int, int], S | None]] = OrderedDict()
         #: Counts changes of each key that is being computed: what was while one happened may be of before, and is not
         #: kept.
         self._changes: Counter[str] = Counter()
+        self._newest = 0
 
     def changed(self, key: str, start: int, end: int) -> None:
         """The summaries of ``key`` in [start, end) are void."""
@@ -95,7 +100,7 @@ class Merges(Generic[S]):
         changes = self._changes[key]
         hour = self._merged(await self._each(key, start, start + HOUR.seconds))
         if changes == self._changes[key]:
-            _keep(self._hours_known, address, hour, MOST_HOURS)
+            self._keep(self._hours_known, address, hour, MOST_HOURS, HOURS_SPAN)
         return hour
 
     async def _each(self, key: str, start: int, end: int) -> list[S]:
@@ -109,7 +114,7 @@ class Merges(Generic[S]):
             for minute in missing:
                 summaries[minute] = made.get(minute)
                 if changes == self._changes[key]:
-                    _keep(known, (key, minute), made.get(minute), MOST_MINUTES)
+                    self._keep(known, (key, minute), made.get(minute), MOST_MINUTES, MINUTES_SPAN)
         found = (summaries[minute] for minute in starts)
         return [summary for summary in found if summary is not None]
 
@@ -118,11 +123,14 @@ class Merges(Generic[S]):
             return summaries[0] if summaries else None
         return self._merge(summaries)
 
-
-def _keep(
-    known: OrderedDict[tuple[str, int], S | None], address: tuple[str, int], summary: S | None, most: int
-) -> None:
-    known[address] = summary
-    known.move_to_end(address)
-    if len(known) > most:
-        known.popitem(last=False)
+    def _keep(
+        self, known: _Known[S], address: tuple[str, int], summary: S | None, most: int, span: int
+    ) -> None:
+        self._newest = max(self._newest, address[1])
+        known[address] = summary
+        known.move_to_end(address)
+        while known:
+            oldest = next(iter(known))
+            if len(known) <= most and oldest[1] >= self._newest - span:
+                break
+            del known[oldest]
