@@ -88,6 +88,11 @@ def _wrong(config: MonitorConfig) -> str | None:
         return "endpoint: must be http://HOST or https://HOST of an eventsink"
     if not config.probe:
         return "probe: there is none, add [[probe]]"
+    subjects: dict[tuple[str, ...], int] = {}
+    for index, settings in enumerate(config.probe):
+        first = subjects.setdefault(settings.subject, index)
+        if first != index:
+            return f"probe[{index}]: measures what probe[{first}] does: give one another service"
     for index, window in enumerate(config.maintenance):
         if window.since.tzinfo is None or window.until.tzinfo is None:
             return f"maintenance[{index}]: times need an offset, as in 2026-01-31T22:00:00Z"

@@ -47,6 +47,16 @@ class ProbeSettings(msgspec.Struct, tag_field="kind", frozen=True, kw_only=True,
     retries: Retries = 2
     retry_delay: NotNegative = 1.0
 
+    @property
+    def kind(self) -> str:
+        """The word of the configuration."""
+        return str(type(self).__struct_config__.tag)
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What results are told apart by. Two probes of one subject would contradict each other, and are refused."""
+        return (self.kind, self.service)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import TypeAlias, assert_never
 
+from monitors.healthz import HealthzProbe, HealthzSettings
+from monitors.page import PageProbe, PageSettings
+from monitors.ping import PingProbe, PingSettings
 from monitors.port import PortProbe, PortSettings
 from monitors.probe import Probe, Surroundings
 
 #: ``kind`` of a ``[[probe]]`` chooses among these.
-AnyProbeSettings: TypeAlias = PortSettings
+AnyProbeSettings: TypeAlias = PingSettings | PageSettings | HealthzSettings | PortSettings
 
 
 def build(settings: AnyProbeSettings, surroundings: Surroundings) -> Probe:
     """A new probe. Raises ``SettingsError``."""
     match settings:
+        case PingSettings():
+            return PingProbe(settings, surroundings)
+        case PageSettings():
+            return PageProbe(settings, surroundings)
+        case HealthzSettings():
+            return HealthzProbe(settings, surroundings)
         case PortSettings():
             return PortProbe(settings, surroundings)
         case _:
