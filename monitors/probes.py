@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TypeAlias, assert_never
 
+from monitors.connections import ConnectionsProbe, ConnectionsSettings
 from monitors.healthz import HealthzProbe, HealthzSettings
 from monitors.page import PageProbe, PageSettings
 from monitors.ping import PingProbe, PingSettings
 from monitors.port import PortProbe, PortSettings
 from monitors.probe import Probe, Surroundings
+from monitors.queue import QueueProbe, QueueSettings
 
 #: ``kind`` of a ``[[probe]]`` chooses among these.
-AnyProbeSettings: TypeAlias = PingSettings | PageSettings | HealthzSettings | PortSettings
+AnyProbeSettings: TypeAlias = (
+    PingSettings | PageSettings | HealthzSettings | PortSettings | ConnectionsSettings | QueueSettings
+)
 
 
 def build(settings: AnyProbeSettings, surroundings: Surroundings) -> Probe:
@@ -25,5 +29,9 @@ def build(settings: AnyProbeSettings, surroundings: Surroundings) -> Probe:
             return HealthzProbe(settings, surroundings)
         case PortSettings():
             return PortProbe(settings, surroundings)
+        case ConnectionsSettings():
+            return ConnectionsProbe(settings, surroundings)
+        case QueueSettings():
+            return QueueProbe(settings, surroundings)
         case _:
             assert_never(settings)
