@@ -142,12 +142,13 @@ class ConnectionsProbe:
             log.warning("%s: %d bytes are left for the next check", settings.access_log, period.left)
 
     async def _period(self) -> _Period:
-        if self._looking is None:
-            self._looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        looking = self._looking
+        if looking is None:
+            looking = self._looking = asyncio.ensure_future(asyncio.to_thread(self._look))
         try:
-            return await asyncio.shield(self._looking)
+            return await asyncio.shield(looking)
         finally:
-            if self._looking is not None and self._looking.done():
+            if looking.done():
                 self._looking = None
 
     def _look(self) -> _Period:

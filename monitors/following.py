@@ -225,13 +225,14 @@ class Following:
             elif file not in files:
                 files.append(file.go_on(mark))
         later: list[_File] = []
-        if current is not None and current not in files:
+        if current is None or current not in files:
             if files and not lost:  # else a copy that was read in part could be taken for one that was not
                 siblings = self._siblings(held, opened) if siblings is None else siblings
                 since = files[-1].stat().st_mtime_ns
                 later = [file for file in siblings if file.stat().st_mtime_ns >= since]
-            later.append(current.start())
-        elif current is not None and current.offset == 0:
+            if current is not None:
+                later.append(current)
+        elif current.offset == 0:
             # Nothing was in it, so a copy of what came since cannot be known by a digest.
             siblings = self._siblings(held, opened) if siblings is None else siblings
             since = int((saved.looked - CLOCK_GRAIN_S) * 1e9)
@@ -243,11 +244,9 @@ class Following:
             ]
             later.append(current)
         known = set(files)
-        files += [
-            file
-            for file in later
-            if file not in known and not any(file.continues(mark) for mark in saved.finished)
-        ]
+        for file in later:
+            if file not in known and not any(file.continues(mark) for mark in saved.finished):
+                files.append(file.start())
         return files[-MAX_FILES:], current
 
     def _siblings(self, held: Mapping[tuple[int, int], _File], opened: list[_File]) -> list[_File]:
