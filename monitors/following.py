@@ -244,9 +244,11 @@ class Following:
             ]
             later.append(current)
         known = set(files)
-        for file in later:
-            if file not in known and not any(file.continues(mark) for mark in saved.finished):
-                files.append(file.start())
+        files += [
+            file.start()
+            for file in later
+            if file not in known and not any(file.continues(mark) for mark in saved.finished)
+        ]
         return files[-MAX_FILES:], current
 
     def _siblings(self, held: Mapping[tuple[int, int], _File], opened: list[_File]) -> list[_File]:
