@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -74,7 +75,7 @@ async def test_a_slow_first_byte_is_told_from_a_slow_transfer(tmp_path: Path) ->
     [(500, {}, "status 500"), (200, {"status": 204}, "status 200, not 204"), (404, {"status": 404}, None)],
 )
 async def test_the_status_is_the_expected_one_or_down(
-    status: int, expected: dict[str, int], problem: str | None, tmp_path: Path
+    status: int, expected: dict[str, Any], problem: str | None, tmp_path: Path
 ) -> None:
     async with serving(saying("x", status=status)) as port:
         result = await checked(f"http://127.0.0.1:{port}/", tmp_path, **expected)

@@ -18,7 +18,7 @@ from monitors import posting
 from monitors.metrics import MonitorMetrics
 from monitors.outbox import Outbox
 from monitors.posting import Endpoint, NotTaken, Poster
-from tests.monitors.targets import port_without_listener, serving
+from tests.monitors.targets import port_without_listener, serving, silence, speaking
 from tests.web.serving import served
 
 Answer = Callable[[Sequence[str]], web.Response]
@@ -231,12 +231,7 @@ async def test_an_endpoint_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(posting, "ANSWER_WITHIN_S", 0.1)
-
-    async def never(request: web.Request) -> web.Response:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async with serving(never) as port, to(port, tmp_path) as one:
+    async with speaking(silence) as port, to(port, tmp_path) as one:
         await one.keep(1)
         with pytest.raises(NotTaken, match=r"no answer within 0.1 s"):
             await one.poster.post_all()
