@@ -34,9 +34,9 @@ class Ended(NamedTuple):
 
 
 async def in_namespace(
-    setup: Sequence[str], module: str, *arguments: str, prefix: Sequence[str] = ()
+    setup: Sequence[str], module: str, *arguments: str, prefix: Sequence[str] = (), folder: Path = ROOT
 ) -> Ended:
-    """Run `python -m MODULE` in a new network, after these shell commands."""
+    """Run `python -m MODULE` in a new network and in ``folder``, after these shell commands."""
     script = " && ".join([*setup, 'exec "$@"'])
     process = await asyncio.create_subprocess_exec(
         *_OWN,
@@ -49,7 +49,8 @@ async def in_namespace(
         "-m",
         module,
         *arguments,
-        cwd=ROOT,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -202,6 +202,18 @@ async def comes_to_what_was_measured(
     return sums
 
 
+async def right_to_the_second(instance: Instance, clowder: StandIn, measured: int) -> None:
+    """Every result is there once, ``service_uptime`` is what they give, and that is what happened."""
+    events = await arrived(instance, measured)
+    for window in ("1m", "1h"):
+        sums = await comes_to_what_was_measured(instance, events, window)
+        assert sums.keys() == {*REGIONS, "all"}
+        for region, row in sums.items():
+            # Seen at the first check after each change: less than an interval late, at either end.
+            assert abs(row["down_s"] - clowder.away_s) < 1.0, (region, row, clowder.away)
+        assert sum(sums[region]["checks"] for region in REGIONS) == measured
+
+
 def same(
     got: Mapping[tuple[str, ...], Mapping[str, Any]], want: Mapping[tuple[str, ...], Mapping[str, Any]]
 ) -> bool:
