@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -27,7 +28,8 @@ MOST_CONNECTIONS = 100
 def run(file: Path, *, once: bool, host: str, port: int) -> None:
     """Until it is told to end; with ``once``, until everything was checked and posted. Raises ``EventsinkError``."""
     config = read(file)
-    logs.configure(None, sys.stderr)
+    # What cron mails is what somebody should look at.
+    logs.configure(None, sys.stderr, level=logging.WARNING if once else logging.INFO)
     process.run(_once(config) if once else _serving(config, host, port))
 
 

@@ -86,6 +86,10 @@ def _wrong(config: MonitorConfig) -> str | None:
     scheme, host = _place_of(config.endpoint)
     if scheme not in {"http", "https"} or not host:
         return "endpoint: must be http://HOST or https://HOST of an eventsink"
+    if "@" in config.endpoint:
+        return "endpoint: holds credentials: give the key by key_env or key_file"
+    if config.key_env is not None and config.key_file is not None:
+        return "key_env and key_file are both given: leave one out"
     if not config.probe:
         return "probe: there is none, add [[probe]]"
     subjects: dict[tuple[str, ...], int] = {}

@@ -116,6 +116,8 @@ def _said(error: aiohttp.ClientError) -> str:
         return "the connection was closed within the body"
     if isinstance(error, aiohttp.TooManyRedirects):
         return f"more than {MOST_REDIRECTS} redirects"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what it says is no HTTP"
     return type(error).__name__
 
 

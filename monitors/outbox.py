@@ -25,8 +25,9 @@ CREATE TABLE IF NOT EXISTS outbox (
 CREATE TABLE IF NOT EXISTS outbox_lost (why TEXT PRIMARY KEY, events INTEGER NOT NULL);
 """
 
-#: Of one row beside its body, and of the tree above the rows, reckoned high.
+#: Of one row beside its body, reckoned high; and of the tree above the rows, which grows by whole pages.
 ROW_BYTES = 64
+TREE_BYTES = 4 * 4096
 
 DROPPED = "dropped"
 REFUSED = "refused"
@@ -81,7 +82,7 @@ class Outbox:
         rows = [(event["time"], msgspec.json.encode(event)) for event in events]
 
         def append(connection: sqlite3.Connection) -> tuple[int, Held]:
-            room = self._max_bytes - _bytes(connection)
+            room = self._max_bytes - TREE_BYTES - _bytes(connection)
             kept = 0
             for _, body in rows:
                 room -= len(body) + ROW_BYTES
