@@ -52,6 +52,33 @@ async def loopback(folder: Path) -> AsyncIterator[Mapping[str, object]]:
     yield {"host": "127.0.0.1"}
 
 
+#: As NGINX says it.
+STUB_STATUS = (
+    "Active connections: 3 \nserver accepts handled requests\n 9 9 20 \nReading: 0 Writing: 1 Waiting: 2 \n"
+)
+
+
+@asynccontextmanager
+async def stub_status(folder: Path) -> AsyncIterator[Mapping[str, object]]:
+    async with serving(saying(STUB_STATUS)) as port:
+        yield {"status_url": f"http://127.0.0.1:{port}/status"}
+
+
+def status_of(port: int) -> Mapping[str, object]:
+    return {"status_url": f"http://127.0.0.1:{port}/status"}
+
+
+@asynccontextmanager
+async def management(folder: Path) -> AsyncIterator[Mapping[str, object]]:
+    """What it says of a queue; the real one is in ``test_queue``."""
+    async with serving(saying('{"messages": 7}')) as port:
+        yield queue_of(port)
+
+
+def queue_of(port: int) -> Mapping[str, object]:
+    return {"url": f"http://127.0.0.1:{port}", "queue": "work"}
+
+
 def url_of(port: int) -> Mapping[str, object]:
     return {"url": f"http://127.0.0.1:{port}/"}
 
@@ -60,6 +87,8 @@ CASES: Mapping[str, Case] = {
     "ping": Case(loopback, {"host": "nobody.invalid"}),
     "page": Case(healthy_page, url_of(port_without_listener()), url_of),
     "healthz": Case(healthy_page, url_of(port_without_listener()), url_of),
+    "connections": Case(stub_status, status_of(port_without_listener()), status_of),
+    "queue": Case(management, queue_of(port_without_listener()), queue_of),
     "port": Case(listener, {"host": "127.0.0.1", "port": port_without_listener()}),
 }
 every_kind = pytest.mark.parametrize("kind", CASES)
