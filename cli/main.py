@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "up": "cli.up",
     "worker": "cli.worker",
     "web": "cli.web",
+    "monitor": "cli.monitor",
     "send": "cli.send",
     "rollups": "cli.rollups",
     "events": "cli.events",
