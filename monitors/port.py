@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from monitors.probe import Measured, Name, Port, ProbeSettings, Surroundings
@@ -55,4 +56,7 @@ async def connect_ms(host: str, port: int, timeout: float, monotonic: Callable[[
 
 def said(error: OSError) -> str:
     """What the system says, without addresses, so that the same trouble reads the same."""
+    # asyncio words a refused connection as "Connect call failed (address)"; a name that is none has a negative number.
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
     return error.strerror or type(error).__name__

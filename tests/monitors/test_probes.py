@@ -52,6 +52,34 @@ async def loopback(folder: Path) -> AsyncIterator[Mapping[str, object]]:
     yield {"host": "127.0.0.1"}
 
 
+@asynccontextmanager
+async def counted_log(folder: Path) -> AsyncIterator[Mapping[str, object]]:
+    """Of a log, the first check only finds where it ends."""
+    log = folder / "access.log"
+    log.touch()
+    status = "Active connections: 2 \nserver accepts handled requests\n 7 7 9 \n"
+    async with serving(saying(status)) as port:
+        values = {"access_log": str(log), "status_url": f"http://127.0.0.1:{port}/status"}
+        probe = build(settings_of("connections", values), surroundings(folder))
+        assert isinstance(await probe.check(), Unknown)
+        await probe.close()
+        yield values
+
+
+@asynccontextmanager
+async def managed_queue(folder: Path) -> AsyncIterator[Mapping[str, object]]:
+    async with serving(saying('{"messages": 3}')) as port:
+        yield {"url": f"http://127.0.0.1:{port}", "queue": "clowder.metrics"}
+
+
+def status_url_of(port: int) -> Mapping[str, object]:
+    return {"status_url": f"http://127.0.0.1:{port}/"}
+
+
+def queue_of(port: int) -> Mapping[str, object]:
+    return {"url": f"amqp://127.0.0.1:{port}", "queue": "clowder.metrics"}
+
+
 def url_of(port: int) -> Mapping[str, object]:
     return {"url": f"http://127.0.0.1:{port}/"}
 
@@ -60,6 +88,8 @@ CASES: Mapping[str, Case] = {
     "ping": Case(loopback, {"host": "nobody.invalid"}),
     "page": Case(healthy_page, url_of(port_without_listener()), url_of),
     "healthz": Case(healthy_page, url_of(port_without_listener()), url_of),
+    "connections": Case(counted_log, status_url_of(port_without_listener()), status_url_of),
+    "queue": Case(managed_queue, queue_of(port_without_listener()), queue_of),
     "port": Case(listener, {"host": "127.0.0.1", "port": port_without_listener()}),
 }
 every_kind = pytest.mark.parametrize("kind", CASES)
