@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli import maintenance
 from cli.options import examples
 
 CONFIG = click.option(
@@ -45,3 +46,6 @@ def command(ctx: click.Context, config: Path | None, once: bool, host: str, port
     from cli import monitoring  # the help text does not wait for aiohttp
 
     monitoring.run(config, once=once, host=host, port=port)
+
+
+command.add_command(maintenance.command, "maintenance")

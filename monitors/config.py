@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import tomllib
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,12 +22,20 @@ LEAST_OUTBOX_BYTES = 1 << 20
 
 
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[maintenance]]``: a window that is known before. Times are TOML's, with an offset."""
+    """``[[maintenance]]``: a window that is known before. Times are TOML's, with an offset. ``every``: it comes again
+    each day or week, 24 hours or seven times that later, whatever clocks are put forward or back. Windows of one
+    service do not overlap: the first end would end them all."""
 
     service: Name
     since: datetime
     until: datetime
+    every: Literal["day", "week"] | None = None
     reason: str | None = None
+
+    @property
+    def period(self) -> timedelta | None:
+        """From one beginning to the next."""
+        return None if self.every is None else timedelta(days=1 if self.every == "day" else 7)
 
 
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +110,8 @@ def _wrong(config: MonitorConfig) -> str | None:
             return f"maintenance[{index}]: times need an offset, as in 2026-01-31T22:00:00Z"
         if window.until <= window.since:
             return f"maintenance[{index}].until: is not after since"
+        if window.period is not None and window.until - window.since >= window.period:
+            return f"maintenance[{index}].until: is not before the next since, a {window.every} later"
     for index, address in enumerate(config.reference):
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:

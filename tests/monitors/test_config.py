@@ -93,6 +93,16 @@ def test_what_is_wrong_is_one_line_with_its_place(change: tuple[str, str], said:
     [
         ("2026-01-01T00:00:00", "2026-01-02T00:00:00Z", "maintenance[0]: times need an offset"),
         ("2026-01-03T00:00:00Z", "2026-01-02T00:00:00Z", "maintenance[0].until: is not after since"),
+        (
+            "2026-01-01T00:00:00Z",
+            '2026-01-02T00:00:00Z\nevery = "day"',
+            "maintenance[0].until: is not before the next since, a day later",
+        ),
+        (
+            "2026-01-01T00:00:00Z",
+            '2026-01-01T01:00:00Z\nevery = "month"',
+            "maintenance[0].every: Invalid enum value 'month'",
+        ),
     ],
 )
 def test_a_window_of_maintenance_has_two_instants(since: str, until: str, said: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import msgspec
 
@@ -16,7 +17,7 @@ from schemas.reading import read
 AT = datetime(2026, 11, 24, 22, tzinfo=UTC)
 
 
-def configured(*windows: tuple[int, int]) -> MonitorConfig:
+def configured(*windows: tuple[int, int], every: Literal["day", "week"] | None = None) -> MonitorConfig:
     """Windows, in minutes after ``AT``."""
     return MonitorConfig(
         endpoint="http://x",
@@ -26,6 +27,7 @@ def configured(*windows: tuple[int, int]) -> MonitorConfig:
                 service="clowder",
                 since=AT + timedelta(minutes=since),
                 until=AT + timedelta(minutes=until),
+                every=every,
                 reason="disks",
             )
             for since, until in windows
@@ -86,3 +88,43 @@ async def test_who_runs_now_and_then_says_what_was_due_and_waits_for_nothing() -
     told = Told(15)
     await announce_past(configured((10, 20), (60, 90)), told.report, wall_ms=told.wall_ms)
     assert told.said == [(15, "started")]
+
+
+async def test_a_window_that_begins_where_another_ends_leaves_nothing_between_them() -> None:
+    told = Told()
+    await announce(configured((10, 20), (20, 30)), told.report, wall_ms=told.wall_ms, sleep=told.sleep)
+    assert told.said == [(10, "started"), (20, "started"), (20, "ended"), (30, "ended")]
+
+
+DAY = 24 * 60
+
+
+async def test_a_window_of_every_day_is_said_each_day_as_an_event_of_its_own() -> None:
+    # since and until of the first day; the clock stands 15 minutes into the third.
+    config = configured((10, 20), every="day")
+    told = Told(2 * DAY + 15)
+    await announce_past(config, told.report, wall_ms=told.wall_ms)
+    times = [datetime.fromtimestamp(int(str(event["time"])) / 1000, UTC) - AT for event in told.events]
+    assert [round(time / timedelta(minutes=1)) for time in times] == [
+        *(10, 20),
+        *(DAY + 10, DAY + 20),
+        2 * DAY + 10,
+    ]
+    assert len({str(event["id"]) for event in told.events}) == 5
+
+
+async def test_a_window_of_every_week_goes_on_being_said() -> None:
+    config = configured((-10, 20), every="week")
+    told = Told(7 * DAY - 30)
+    announcing = asyncio.ensure_future(announce(config, told.report, wall_ms=told.wall_ms, sleep=told.sleep))
+    while len(told.said) < 5:
+        await asyncio.sleep(0)
+    announcing.cancel()
+    # What the week before has still to say, then the windows that begin and end in the weeks after.
+    assert told.said[:5] == [
+        (7 * DAY - 30, "started"),
+        (7 * DAY - 30, "ended"),
+        (7 * DAY - 10, "started"),
+        (7 * DAY + 20, "ended"),
+        (14 * DAY - 10, "started"),
+    ]
