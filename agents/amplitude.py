@@ -118,10 +118,10 @@ def _listed(document: Mapping[str, Any], events: int) -> dict[int, str]:
 
 def _throttled(document: Mapping[str, Any], said: str, retry_after_s: float | None) -> Verdict:
     ids = frozenset(
-        id
+        throttled
         for name in (*_THROTTLED, *_OVER_QUOTA)
         if isinstance(named := document.get(name), dict)
-        for id in named
+        for throttled in named
     )
     indexes = frozenset(_indexes(document.get("throttled_events"), BATCH.events))
     if not ids and not indexes:

@@ -105,7 +105,7 @@ class Google:
             return Delivered()
         if answer.status in {401, 403, 404}:
             return Stopped(
-                f"{said}: mend EVENTSINK_GA_MEASUREMENT_ID, EVENTSINK_GA_API_SECRET or EVENTSINK_GA_URL, and start again"
+                f"{said}: mend EVENTSINK_GA_MEASUREMENT_ID, EVENTSINK_GA_API_SECRET or EVENTSINK_GA_URL, then restart"
             )
         return Doubtful(said, answer.retry_after_s)
 

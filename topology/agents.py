@@ -28,8 +28,8 @@ class AgentBatch(Protocol):
         """Keep every event, canonical and as it came."""
 
     async def forward(self) -> None:
-        """Send the events to the vendor of this agent. Returns when they are on their way: the position passes them once
-        all are settled."""
+        """Send the events to the vendor of this agent. Returns when they are on their way: the position passes
+        them once all are settled."""
 
 
 Batches: TypeAlias = AsyncIterator[AgentBatch]

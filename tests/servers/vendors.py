@@ -1,13 +1,13 @@
-"""Amplitude, Google Analytics and a webhook, as their documentation says they behave: a real HTTP server on loopback in the
-test's own loop. What it is to answer next is put on a list; without anything on it, it takes what is valid."""
+"""Amplitude, Google Analytics and a webhook, as their documentation says they behave: a real HTTP server on
+loopback, in the test's own loop. What it is to answer next is put on a list; without that it takes what is valid."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-import struct
 import socket
+import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,14 +20,18 @@ GA_ID, GA_SECRET = "G-TEST123", "ga-secret-0123456789"
 WEBHOOK_SECRET = "webhook-secret-0123456789"
 
 #: Ids that Amplitude refuses, however long.
-REFUSED_IDS = frozenset({"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "0", "-1", ""})
+REFUSED_IDS = frozenset(
+    {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "0", "-1", ""}
+)
 GA_RESERVED = re.compile(
     r"(_|firebase_|ga_|google_|gtag\.|ad_|app_|notification_|dynamic_link_).*"
     r"|error|first_open|first_visit|session_start|user_engagement|os_update|screen_view|in_app_purchase"
 )
 
 #: Answers a request in its own way; ``events`` are those in it. None: as if it had not been asked.
-Script: TypeAlias = Callable[["Vendors", web.Request, list[dict[str, Any]]], Awaitable[web.StreamResponse | None]]
+Script: TypeAlias = Callable[
+    ["Vendors", web.Request, list[dict[str, Any]]], Awaitable[web.StreamResponse | None]
+]
 
 
 class Vendors:
@@ -151,7 +155,9 @@ class Vendors:
         if len(json.dumps(document)) > 130_000:
             wrong("", "is too large")
         for event in document["events"]:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", event["name"]) or GA_RESERVED.fullmatch(event["name"]):
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", event["name"]) or GA_RESERVED.fullmatch(
+                event["name"]
+            ):
                 wrong("events.name", f"{event['name']} is not valid")
             params = event["params"]
             if len(params) > 25:

@@ -104,7 +104,7 @@ class Holding:
 
     def hold(self, items: Iterable[Item], ids: Iterable[str], for_s: float) -> None:
         until = self._pace.monotonic() + for_s
-        self._ids.update((id, until) for id in ids)
+        self._ids.update((each, until) for each in ids)
         for item in items:
             heapq.heappush(self._resting, (until, next(self._order), item))
         self._changed.set()
@@ -114,10 +114,10 @@ class Holding:
         if not self._ids:
             return list(items)
         now = self._pace.monotonic()
-        self._ids = {id: until for id, until in self._ids.items() if until > now}
+        self._ids = {each: until for each, until in self._ids.items() if until > now}
         free: list[Item] = []
         for item in items:
-            until = max((self._ids.get(id, 0.0) for id in item.parcel.ids), default=0.0)
+            until = max((self._ids.get(each, 0.0) for each in item.parcel.ids), default=0.0)
             if until > now:
                 heapq.heappush(self._resting, (until, next(self._order), item))
                 self._changed.set()

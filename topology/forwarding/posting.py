@@ -48,14 +48,12 @@ class Poster:
     async def post(self, request: Request) -> Answer | NotSent | Unanswered:
         """Raises nothing but what ends the task."""
         try:
-            async with (
-                self._session.post(
-                    URL(request.url, encoded=True),
-                    data=request.body,
-                    headers=request.headers,
-                    allow_redirects=False,  # aiohttp makes a GET of a redirected POST, and its answer looks like success
-                ) as response
-            ):
+            async with self._session.post(
+                URL(request.url, encoded=True),
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,  # aiohttp would make a GET of it, whose answer looks like success
+            ) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 try:
                     body = await response.content.read(MAX_ANSWER_BYTES)

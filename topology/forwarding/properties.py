@@ -34,7 +34,45 @@ _USER = re.compile(r"[A-Za-z0-9._:-]{5,128}")
 _NOBODY = frozenset({"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "-1", ""})
 #: Parts of a path that are the same for everybody.
 _ROUTES = frozenset(
-    ["about", "activity", "admin", "api", "archive", "collections", "dashboard", "dataset", "datasets", "download", "downloads", "explore", "extractions", "extractors", "file", "files", "folders", "help", "home", "index", "login", "logout", "metadata", "new", "profile", "search", "settings", "signup", "spaces", "tags", "upload", "uploads", "user", "users", "v1", "v2", "view"]
+    {
+        "about",
+        "activity",
+        "admin",
+        "api",
+        "archive",
+        "collections",
+        "dashboard",
+        "dataset",
+        "datasets",
+        "download",
+        "downloads",
+        "explore",
+        "extractions",
+        "extractors",
+        "file",
+        "files",
+        "folders",
+        "help",
+        "home",
+        "index",
+        "login",
+        "logout",
+        "metadata",
+        "new",
+        "profile",
+        "search",
+        "settings",
+        "signup",
+        "spaces",
+        "tags",
+        "upload",
+        "uploads",
+        "user",
+        "users",
+        "v1",
+        "v2",
+        "view",
+    }
 )
 _ID_IN_PATH = re.compile(r"[0-9a-f]{24}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,12}")
 
