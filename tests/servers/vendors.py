@@ -47,7 +47,7 @@ class Vendors:
         self.counted: Counter[str] = Counter()
         self.events: dict[str, dict[str, Any]] = {}
         self.hits: list[dict[str, Any]] = []
-        #: Events of Google's that were in a request that was answered, by place in the test's own numbering.
+        #: What the webhook was sent, by id.
         self.hooked: dict[str, dict[str, Any]] = {}
         self.bodies: list[tuple[bytes, str]] = []
         self.at_once = 0
@@ -65,7 +65,7 @@ class Vendors:
             return answer
         batch = request.path == "/batch"
         if document.get("api_key") != AMPLITUDE_KEY:
-            return said(400, code=400, error="Invalid API key: " + str(document.get("api_key"))[:6])
+            return said(400, code=400, error="Invalid API key: " + str(document.get("api_key")))
         most_bytes = self.max_bytes or (20_000_000 if batch else 1_000_000)
         if len(body) > most_bytes or len(events) > (2000 if batch else 1999):
             return said(413, code=413, error="Payload too large")

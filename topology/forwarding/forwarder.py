@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
-from schemas.reading import Refusal
 from topology.batch import Batch, LogEvent
 from topology.forwarding.batching import Holding, Waiting
 from topology.forwarding.breaker import Breaker, Pace
-from topology.forwarding.consignments import Consignment, Consignments, Item
+from topology.forwarding.consignments import Consignment, Item
 from topology.forwarding.outcomes import (
     Delivered,
     Doubtful,
@@ -36,16 +35,11 @@ from topology.forwarding.outcomes import (
 from topology.forwarding.posting import NotSent, Poster, Unanswered
 from topology.forwarding.reservations import Reservations
 from topology.forwarding.selection import Reason, Selection
+from topology.forwarding.settling import Settling, Surroundings
 from topology.forwarding.vendor import Answer, Parcel, Vendor
-from topology.group.intake import dead_letter
-from topology.metrics import Metrics
-from topology.outages import Outages
-from topology.sinks import DeadLetters
 
 log = logging.getLogger(__name__)
 
-#: Events that are on their way: about 20 MB. Those of users that a vendor holds back are among them.
-MOST_ON_THE_WAY = 20_000
 #: Looked at without letting others work; also how many are reserved at once.
 LOOKED_AT_A_TIME = 500
 #: A stop waits this long for answers.
@@ -59,17 +53,6 @@ class Forwarding:
     vendor: Vendor
     selection: Selection = field(default_factory=Selection)
     pace: Pace = field(default_factory=Pace)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a forwarder needs of its group. ``clock_ms``: the wall clock; ``fail``: the process cannot go on."""
-
-    dead_letters: DeadLetters
-    outages: Outages
-    metrics: Metrics
-    clock_ms: Callable[[], int]
-    fail: Callable[[BaseException], None]
 
 
 class Forwarder:
@@ -90,13 +73,11 @@ class Forwarder:
         self._around = surroundings
         self._metrics = surroundings.metrics
         self._reservations = reservations
+        self._settling = Settling(agent, vendor.where, surroundings)
         self._waiting = Waiting(vendor.limits, forwarding.pace)
         self._holding = Holding(forwarding.pace)
         self._breaker = Breaker(forwarding.pace)
-        self._consignments = Consignments()
         self._reading: int | None = None
-        self._on_the_way = 0
-        self._room = asyncio.Event()
         self._slots = asyncio.Semaphore(vendor.limits.in_flight)
         self._poster: Poster | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,22 +132,20 @@ class Forwarder:
         """Take a batch and return once all of it is on its way or settled. Waits while there is no room."""
         if batch.reading != self._reading:
             self._begin_anew(batch.reading)
-        consignment = self._consignments.begin(batch.reading)
+        consignment = self._settling.consignments.begin(batch.reading)
         for first in range(0, len(batch.events), LOOKED_AT_A_TIME):
             items = await self._looked_at(batch.events[first : first + LOOKED_AT_A_TIME], consignment)
             if not items:
                 await asyncio.sleep(0)
                 continue
-            while self._on_the_way >= MOST_ON_THE_WAY or self.stopped is not None:
-                self._room.clear()
-                await self._room.wait()
+            await self._settling.room()
             if self._reservations is not None:
                 await self._reservations.reserve([item.event.position for item in items])
             consignment.open += len(items)
-            self._moved(len(items))
+            self._settling.moved(len(items))
             self._waiting.put(self._holding.kept(items))
         consignment.complete = True
-        self._consignments.advance()
+        self._settling.consignments.advance()
         return consignment
 
     async def _looked_at(self, events: Sequence[LogEvent], consignment: Consignment) -> list[Item]:
@@ -175,20 +154,20 @@ class Forwarder:
             if self._reservations is not None and event.position in self._reservations.before:
                 consignment.counts.folded += 1
                 if event.position in self._reservations.doubtful:
-                    self._doubt(1, "it was on its way when an earlier process ended")
+                    self._settling.doubt(1, "it was on its way when an earlier process ended")
                 continue
             reason = self._too_old(event) or self._selection.reason(event)
             if reason is not None:
-                self._ignore(consignment, reason)
+                self._settling.ignore(consignment, reason)
                 continue
             try:
                 parcel = self._vendor.parcel(event)
             except Exception as error:  # noqa: BLE001 - it becomes the letter's reason
-                await self._bury({event: f"cannot be mapped: {error!r}"})
+                await self._settling.bury({event: f"cannot be mapped: {error!r}"})
                 consignment.counts.dead += 1
                 continue
             if parcel is None:
-                self._ignore(consignment, "unknown_to_vendor")
+                self._settling.ignore(consignment, "unknown_to_vendor")
             else:
                 items.append(Item(event, parcel, consignment))
         return items
@@ -200,25 +179,26 @@ class Forwarder:
     def _begin_anew(self, reading: int) -> None:
         """The group reads again from its saved positions: what has not been sent will come again."""
         self._reading = reading
-        self._consignments.forget()
+        self._settling.consignments.forget()
         if self._reservations is not None:
             self._reservations.give_up()
         waiting = len(self._waiting) + len(self._holding)
         self._waiting.clear()
         self._holding.clear()
-        self._moved(-waiting)
+        self._settling.moved(-waiting)
 
     # -- sending --
 
     async def _send_for_ever(self) -> None:
         await self._prove()
-        while self.stopped is None:
+        while True:
             await self._slots.acquire()
             items: list[Item] = []
-            # One request may go too many while the agent is being stopped: it gets the same answer.
             while not items:
                 await self._waiting.due()
                 await self._breaker.admitted()
+                if self._settling.closed:
+                    return
                 items = self._young(self._holding.kept(self._waiting.take()))
                 if not items:
                     self._breaker.given_back()
@@ -240,8 +220,8 @@ class Forwarder:
             return items
         old = [item for item in items if self._too_old(item.event)]
         for item in old:
-            self._ignore(item.consignment, "too_old")
-        self._settle(old)
+            self._settling.ignore(item.consignment, "too_old")
+        self._settling.settle(old)
         return [item for item in items if item not in old] if old else items
 
     async def _send(self, items: list[Item]) -> None:
@@ -278,8 +258,8 @@ class Forwarder:
                 self._again(items)
             case Doubtful(reason=reason, retry_after_s=wish):
                 self._failed(reason, wish)
-                self._doubt(len(items), reason)
-                self._deliver(items)
+                self._settling.doubt(len(items), reason)
+                self._settling.deliver(items)
             case Stopped(reason=reason):
                 await self._stop_agent(reason, items)
             case _:
@@ -291,12 +271,12 @@ class Forwarder:
         match verdict:
             case Delivered():
                 self._metrics.forwarded(self._agent, "sent", len(items))
-                self._deliver(items)
+                self._settling.deliver(items)
             case Rejected(reasons=reasons):
-                await self._put_aside({items[index]: why for index, why in reasons.items()})
+                await self._settling.put_aside({items[index]: why for index, why in reasons.items()})
                 self._again([item for index, item in enumerate(items) if index not in reasons])
             case Halve(reason=reason) if len(items) == 1:
-                await self._put_aside({items[0]: reason})
+                await self._settling.put_aside({items[0]: reason})
             case Halve():
                 # One half is on its way before the other is looked for: two requests, not one again.
                 middle = len(items) // 2
@@ -317,7 +297,7 @@ class Forwarder:
         """Send these once more, unless the group reads again anyway."""
         void = [item for item in items if item.consignment.reading != self._reading]
         if void:
-            self._moved(-len(void))
+            self._settling.moved(-len(void))
         self._waiting.put_back([item for item in items if item.consignment.reading == self._reading])
 
     # -- how the vendor is --
@@ -337,11 +317,12 @@ class Forwarder:
     async def _stop_agent(self, reason: str, items: list[Item]) -> None:
         if self.stopped is None:
             self.stopped = reason
+            self._settling.close()
             log.error("agent %s stops, its events are kept, everything else goes on: %s", self._agent, reason)
             self._metrics.up(self._agent, running=False)
         self._breaker.given_back()
         if self._reservations is not None:
-            await self._put_aside(dict.fromkeys(items, reason))
+            await self._settling.put_aside(dict.fromkeys(items, reason))
         else:
             self._again(items)
 
@@ -363,66 +344,6 @@ class Forwarder:
                 return
         if trials:
             log.info("%s found nothing wrong with the shapes of our events", self._vendor.where)
-
-    # -- settling --
-
-    def _deliver(self, items: Sequence[Item]) -> None:
-        for item in items:
-            item.consignment.counts.folded += 1
-        self._settle(items)
-
-    async def _put_aside(self, reasons: Mapping[Item, str]) -> None:
-        if not reasons:
-            return
-        await self._bury({item.event: reason for item, reason in reasons.items()})
-        for item in reasons:
-            item.consignment.counts.dead += 1
-        self._settle(reasons)
-
-    async def _bury(self, reasons: Mapping[LogEvent, str]) -> None:
-        letters = [
-            dead_letter(
-                event.position,
-                event.original,
-                received_ms=event.received_ms,
-                agent=self._agent,
-                refusal=Refusal("", f"{self._vendor.where}: {reason}"),
-            )
-            for event, reason in reasons.items()
-        ]
-        log.error(
-            "%s never takes %d event(s), they are dead letters now: %s",
-            self._agent,
-            len(letters),
-            next(iter(reasons.values())),
-        )
-        around = self._around
-        await around.outages.ridden_out("dead letters", lambda: around.dead_letters.put(letters))
-
-    def _ignore(self, consignment: Consignment, reason: Reason) -> None:
-        consignment.counts.ignored += 1
-        self._metrics.forward_ignored(self._agent, reason)
-
-    def _doubt(self, events: int, reason: str) -> None:
-        self._metrics.forwarded(self._agent, "doubtful", events)
-        log.warning(
-            "%d event(s) may or may not have reached %s, and are not sent again: %s",
-            events,
-            self._agent,
-            reason,
-        )
-
-    def _settle(self, items: Collection[Item]) -> None:
-        for item in items:
-            item.consignment.open -= 1
-        self._moved(-len(items))
-        self._consignments.advance()
-
-    def _moved(self, events: int) -> None:
-        self._on_the_way += events
-        self._metrics.forward_pending(self._agent, self._on_the_way)
-        if self._on_the_way < MOST_ON_THE_WAY and self.stopped is None:
-            self._room.set()
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -19,8 +19,8 @@ import msgspec
 from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.errors import Conflict, EventsinkError, Unavailable
-from topology.forwarding.forwarder import Forwarder, Surroundings
-from topology.forwarding.reservations import Reservations
+from topology.forwarding.forwarder import Forwarder
+from topology.forwarding.starting import started_forwarders
 from topology.group.checkpoints import Checkpoints
 from topology.group.delivery import SEEK_EVERY_S, Delivery
 from topology.group.doubles import Doubles, DoublesTable
@@ -123,7 +123,9 @@ class Group:
             self._spawn(self._delivery.run)
             self._spawn(self._seek_for_ever)
             self._spawn(self._rebuild_for_ever)
-        await self._start_forwarders()
+        self._forwarders = await started_forwarders(
+            self.name, self.agents, saved.generation, parts, self.fail
+        )
         checkpoints = Checkpoints(
             self.name,
             saved,
@@ -166,25 +168,6 @@ class Group:
                     await self._delivery.end()
         for agent in self.agents:
             self._parts.metrics.up(agent, running=False)
-
-    async def _start_forwarders(self) -> None:
-        parts = self._parts
-        around = Surroundings(
-            dead_letters=parts.dead_letters,
-            outages=parts.outages,
-            metrics=parts.metrics,
-            clock_ms=parts.clock_ms,
-            fail=self.fail,
-        )
-        for agent, forwarding in parts.forwardings.items():
-            if agent not in self.agents:
-                continue
-            reservations = None
-            if not forwarding.vendor.repeatable:
-                reservations = Reservations(self.name, agent, self._generation, parts.store, parts.outages)
-            forwarder = Forwarder(agent, forwarding, around, reservations)
-            await forwarder.start()
-            self._forwarders[agent] = forwarder
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         async def guarded() -> None:

@@ -73,7 +73,7 @@ async def test_a_request_is_of_one_client_and_a_client_stays_the_same(
     await publish(stores, [event(100, user="0" * 24)])
     async with forwarding(stores, google(vendors)) as engine:
         await settled(engine)
-    clients = {}
+    clients: dict[str | None, str] = {}
     for _, _, document in vendors.requests:
         assert len(document["events"]) <= 25
         assert clients.setdefault(document.get("user_id"), document["client_id"]) == document["client_id"]
