@@ -284,6 +284,21 @@ def test_names_are_those_of_the_contract() -> None:
     assert all(name.startswith("EVENTSINK_") for name in NAMES)
 
 
+@pytest.mark.parametrize(
+    "value", ["health.*", "nothing.such", "traffic.*=2", "traffic.*=", "traffic.*=-1", "=0.5"]
+)
+def test_what_can_never_be_forwarded_is_refused(value: str) -> None:
+    said = refusal({"EVENTSINK_GA_EVENTS": value})
+    assert said.startswith("EVENTSINK_GA_EVENTS ")
+    assert "traffic.*=0.1" in said
+
+
+@pytest.mark.parametrize("given", ["EVENTSINK_WEBHOOK_URL", "EVENTSINK_WEBHOOK_SECRET"])
+def test_a_webhook_needs_both(given: str) -> None:
+    value = {"EVENTSINK_WEBHOOK_URL": "https://hook.test/", "EVENTSINK_WEBHOOK_SECRET": SECRET}[given]
+    assert "is missing" in refusal({given: value})
+
+
 # -- the file --
 
 

@@ -179,7 +179,7 @@ class Vendors:
         self.requests.append((request.path_qs, dict(request.headers), document))
         if (answer := await self._scripted(request, document["events"])) is not None:
             return answer
-        self.bodies.append((body, request.headers["X-Eventsink-Signature"]))
+        self.bodies.append((body, request.headers.get("X-Eventsink-Signature", "")))
         self.hooked.update((event["id"], event) for event in document["events"])
         return web.Response(status=200)
 
@@ -283,6 +283,7 @@ async def serving(port: int = 0) -> AsyncIterator[Vendors]:
             web.post("/mp/collect", vendors.google),
             web.post("/debug/mp/collect", vendors.google_debug),
             web.post("/hook", vendors.webhook),
+            web.post("/collector", vendors.webhook),
         ]
     )
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
