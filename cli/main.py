@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "rollups": "cli.rollups",
     "events": "cli.events",
     "dead": "cli.dead",
+    "forward": "cli.forward",
     "rebuild": "cli.rebuild",
     "keys": "cli.keys",
     "check": "cli.check",
