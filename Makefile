@@ -42,7 +42,8 @@ soak: setup ## what takes too long for make test: a million events, memory withi
 fuzz: setup ## property tests of what reads foreign bytes, of every answer and every rollup, with many more examples
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=0 \
 		tests/topology/test_rabbitmq_frames.py tests/topology/test_rabbitmq.py tests/schemas \
-		tests/web/test_fuzz.py tests/web/test_contract.py tests/test_rollups_by_oracle.py
+		tests/web/test_fuzz.py tests/web/test_contract.py tests/test_rollups_by_oracle.py \
+		tests/monitors/test_access_log.py tests/monitors/test_following.py
 
 lock: setup ## resolve the dependencies of pyproject.toml again, into the lock files
 	@scripts/lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import embedded, ingest, limits, rabbitmq
+from bench import embedded, forwarding, ingest, limits, rabbitmq
 
 PARTS: Mapping[str, Callable[[], object]] = {
     "reading": rabbitmq.reading,
@@ -15,6 +15,7 @@ PARTS: Mapping[str, Callable[[], object]] = {
     "embedded": embedded.main,
     "limits": limits.main,
     "ingest": ingest.main,
+    "forwarding": forwarding.main,
 }
 
 names = sys.argv[1:] or list(PARTS)

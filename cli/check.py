@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import click
 
-from cli import parts
+from cli import forwarders, parts
 from cli.options import examples, takes_settings
 from cli.settings import MEANINGS, MongoSettings, Settings, TlsSettings
 from cli.tables import print_table
 from cli.tls import context_of
 from topology.errors import EventsinkError, Unavailable
+from topology.forwarding.forwarder import Forwarding
 from topology.log import LogStart
 from topology.sqlite.file import Database
 from web.keys import Keys
@@ -207,7 +208,13 @@ def _plan(settings: Settings) -> list[str]:
         lines.append(
             f"A group without a saved position would begin at EVENTSINK_LOG_START: {_start(log.start)}."
         )
-    for name, forwarder in (("Amplitude", settings.amplitude), ("Google Analytics", settings.google)):
-        if forwarder is not None:
-            lines.append(f"{name} is set: this release forwards nothing to it yet.")
+    for agent, forwarding in forwarders.forwardings(settings).items():
+        lines.append(f"Agent {agent} would send to {forwarding.vendor.where}: {_selected(forwarding)}.")
     return lines
+
+
+def _selected(forwarding: Forwarding) -> str:
+    return ", ".join(
+        name if share == 1.0 else f"{name} of {share:.3%} of the users".replace(".000%", "%")
+        for name, share in forwarding.selection.types()
+    )

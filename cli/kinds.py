@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from cli.secret import Secret, SecretUrl
 from schemas.times import from_rfc3339
+from topology.forwarding.selection import EVERYTHING, Rule, Selection
 from topology.log import LogStart
 
 
@@ -154,6 +155,28 @@ def truth(value: str) -> bool:
     if value not in ("true", "false"):
         raise Wrong(f"is {_quote(value)}: write true or false")
     return value == "true"
+
+
+def switch(value: str) -> bool:
+    if value not in ("0", "1", "true", "false"):
+        raise Wrong(f"is {_quote(value)}: write 1 or 0")
+    return value in ("1", "true")
+
+
+def rules(value: str) -> tuple[Rule, ...]:
+    found: list[Rule] = []
+    for each in _listed(value):
+        pattern, given, share = (part.strip() for part in each.partition("="))
+        if given and not re.fullmatch(r"0(?:\.[0-9]{1,9})?|\.[0-9]{1,9}|1(?:\.0{1,9})?", share):
+            raise Wrong(f"is {_quote(value)}: write shares from 0 to 1, for example traffic.*=0.1,activity.*")
+        rule = Rule(pattern, float(share) if given else 1.0)
+        if not Selection((rule,)).types():
+            raise Wrong(
+                f"names {_quote(pattern)}, of which nothing is forwarded: write types or patterns, "
+                "for example traffic.*=0.1,activity.* (health.* stays here)"
+            )
+        found.append(rule)
+    return tuple(found) or EVERYTHING
 
 
 #: Between this machine and the broker's.

@@ -34,7 +34,7 @@ _CREDENTIAL = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-_OURS = frozenset({"schemas", "topology", "agents", "web", "cli"})
+_OURS = frozenset({"schemas", "topology", "agents", "web", "monitors", "cli"})
 
 #: What every LogRecord has; anything beyond it was given as ``extra``.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

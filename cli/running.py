@@ -16,8 +16,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from agents import AGENTS, ROLLUPS
-from cli import parts, process
+from agents import AGENTS, FORWARDERS, ROLLUPS
+from cli import forwarders, parts, process
 from cli.process import clock_ms, patiently
 from cli.settings import Settings
 from topology.errors import EventsinkError, SettingsError, Unavailable
@@ -130,7 +130,8 @@ class Running:
     async def start_agents(self, groups: Sequence[str]) -> None:
         """Start the agents of these groups; stopped with the stack, before the parts are closed."""
         settings = self._settings
-        agents = agents_of(AGENTS, groups)
+        members = [*AGENTS, *(each for each in FORWARDERS if each.name in forwarders.forwardings(settings))]
+        agents = agents_of(members, groups)
         if not agents:
             raise SettingsError(f"no agent is in {', '.join(groups)}: name a group that has some")
         self.agents = [agent.name for agent in agents]
@@ -164,6 +165,7 @@ class Running:
             log_start=settings.log.start,
             key_budget=settings.key_budget,
             doubled_downloads_once=settings.doubled_downloads_once,
+            forwardings=forwarders.forwardings(settings),
         )
 
     async def own(self, group: str) -> asyncio.Future[None]:
@@ -255,6 +257,7 @@ class Running:
             for group in self._flow.groups:
                 if group.sink_away is not None:
                     found[self._part.rollup_sink.name] = group.sink_away
+                found.update(group.stopped)
         return found
 
     async def _trimmed(self, embedded_log: SqliteLog) -> None:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from cli import kinds
 from cli.secret import Secret, SecretUrl
 from topology.errors import SettingsError
+from topology.forwarding.selection import EVERYTHING, Rule
 from topology.log import LogStart
 
 T = TypeVar("T")
@@ -49,10 +51,16 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_KEY_BUDGET": "distinct values a day of one key tag [10000]",
     "EVENTSINK_DOUBLED_DOWNLOADS_ONCE": "count a download once that Clowder logs twice [false]",
     "EVENTSINK_AMPLITUDE_API_KEY": "key of Amplitude [off]",
-    "EVENTSINK_AMPLITUDE_URL": "its endpoint",
+    "EVENTSINK_AMPLITUDE_URL": "its endpoint [https://api2.amplitude.com/batch]",
+    "EVENTSINK_AMPLITUDE_EVENTS": "types, and the share of users: traffic.*=0.1,activity.* [all but health.*]",
     "EVENTSINK_GA_MEASUREMENT_ID": "measurement of Google Analytics 4 [off]",
     "EVENTSINK_GA_API_SECRET": "its secret",
-    "EVENTSINK_GA_URL": "its endpoint",
+    "EVENTSINK_GA_URL": "its endpoint [https://www.google-analytics.com/mp/collect]",
+    "EVENTSINK_GA_EVENTS": "types, and the share of users [all but health.*]",
+    "EVENTSINK_GA_VALIDATE": "1: let it look at each shape at the start [0]",
+    "EVENTSINK_WEBHOOK_URL": "a server of your own that takes events [off]",
+    "EVENTSINK_WEBHOOK_SECRET": "signs what is sent there",
+    "EVENTSINK_WEBHOOK_EVENTS": "types, and the share of users [all but health.*]",
     "EVENTSINK_KEYS_FILE": "API keys [keys.json in the data folder]",
     "EVENTSINK_SPOOL_MAX_BYTES": "how much the spool holds while the broker is away [1GB]",
     "EVENTSINK_KEY_RATE": "requests a second with one API key [100]",
@@ -117,10 +125,11 @@ class MongoSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmplitudeSettings:
-    """The Amplitude forwarder."""
+    """The Amplitude forwarder. ``url`` None: its own endpoint."""
 
     api_key: Secret
     url: SecretUrl | None
+    events: tuple[Rule, ...] = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,17 @@ class GoogleSettings:
     measurement_id: str
     api_secret: Secret
     url: SecretUrl | None
+    events: tuple[Rule, ...] = EVERYTHING
+    validate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """The forwarder to a server of one's own."""
+
+    url: SecretUrl
+    secret: Secret
+    events: tuple[Rule, ...] = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +189,7 @@ class Settings:
     doubled_downloads_once: bool
     amplitude: AmplitudeSettings | None
     google: GoogleSettings | None
+    webhook: WebhookSettings | None
     keys_file: Path
     spool_max_bytes: int
     web: WebSettings
@@ -203,6 +224,10 @@ class Settings:
             found.add(self.amplitude.api_key.reveal())
         if self.google is not None:
             found.add(self.google.api_secret.reveal())
+        if self.webhook is not None:
+            found.add(self.webhook.secret.reveal())
+            found.add(urlsplit(self.webhook.url.reveal()).query)
+            urls.append(self.webhook.url)
         for url in urls:
             found |= url.passwords
         return frozenset(found - {""})
@@ -317,8 +342,22 @@ def _checked(values: Mapping[str, str]) -> Settings:
         doubled_downloads_once=read("EVENTSINK_DOUBLED_DOWNLOADS_ONCE", "false", kinds.truth),
         amplitude=None
         if amplitude_key is None
-        else AmplitudeSettings(api_key=amplitude_key, url=amplitude_url),
-        google=_google(values, optional("EVENTSINK_GA_URL", kinds.url("http", "https"))),
+        else AmplitudeSettings(
+            api_key=amplitude_key,
+            url=amplitude_url,
+            events=read("EVENTSINK_AMPLITUDE_EVENTS", "", kinds.rules),
+        ),
+        google=_google(
+            values,
+            optional("EVENTSINK_GA_URL", kinds.url("http", "https")),
+            read("EVENTSINK_GA_EVENTS", "", kinds.rules),
+            validate=read("EVENTSINK_GA_VALIDATE", "0", kinds.switch),
+        ),
+        webhook=_webhook(
+            optional("EVENTSINK_WEBHOOK_URL", kinds.url("http", "https")),
+            optional("EVENTSINK_WEBHOOK_SECRET", kinds.secret),
+            read("EVENTSINK_WEBHOOK_EVENTS", "", kinds.rules),
+        ),
         keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), kinds.path),
         spool_max_bytes=read("EVENTSINK_SPOOL_MAX_BYTES", "1GB", kinds.size),
         web=WebSettings(
@@ -344,7 +383,23 @@ def _tls(cert: Path | None, key: Path | None) -> TlsSettings | None:
     return TlsSettings(cert=cert, key=key)
 
 
-def _google(values: Mapping[str, str], url: SecretUrl | None) -> GoogleSettings | None:
+def _webhook(
+    url: SecretUrl | None, secret: Secret | None, events: tuple[Rule, ...]
+) -> WebhookSettings | None:
+    if url is None and secret is None:
+        return None
+    if url is None:
+        raise SettingsError("EVENTSINK_WEBHOOK_URL is missing: set it, or take EVENTSINK_WEBHOOK_SECRET out")
+    if secret is None:
+        raise SettingsError(
+            "EVENTSINK_WEBHOOK_SECRET is missing: set it to a long random text that the receiver knows too"
+        )
+    return WebhookSettings(url=url, secret=secret, events=events)
+
+
+def _google(
+    values: Mapping[str, str], url: SecretUrl | None, events: tuple[Rule, ...], *, validate: bool
+) -> GoogleSettings | None:
     measurement_id = values.get("EVENTSINK_GA_MEASUREMENT_ID")
     secret = values.get("EVENTSINK_GA_API_SECRET")
     if measurement_id is None and secret is None:
@@ -357,4 +412,6 @@ def _google(values: Mapping[str, str], url: SecretUrl | None) -> GoogleSettings 
         raise SettingsError(
             "EVENTSINK_GA_API_SECRET is missing: set it, or take EVENTSINK_GA_MEASUREMENT_ID out"
         )
-    return GoogleSettings(measurement_id=measurement_id, api_secret=Secret(secret), url=url)
+    return GoogleSettings(
+        measurement_id=measurement_id, api_secret=Secret(secret), url=url, events=events, validate=validate
+    )

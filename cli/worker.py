@@ -12,8 +12,8 @@ from cli.data_folder import DataFolder
 from cli.options import examples, takes_settings
 from cli.settings import Settings
 
-#: The forwarders' groups have agents once a forwarder is configured; until then they are empty.
-GROUPS = ("rollups", "archive", "amplitude", "google")
+#: The forwarders' groups have agents where a forwarder is set; else they are empty.
+GROUPS = ("rollups", "archive", "amplitude", "google", "webhook")
 
 
 class Groups(click.ParamType):

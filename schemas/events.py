@@ -70,12 +70,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
 
     ``time``: epoch milliseconds, None = the arrival decides. ``source``: which installation. The same
     ``source``, ``id`` and ``time`` are the same event; an empty ``id`` or ``user_id`` is read as none.
+    ``consent`` False: the event is counted here, and goes to no other service.
     """
 
     time: Annotated[Time, Meta(description="When it happened; missing = when it arrives.")] = None
     id: Annotated[Id | None, Meta(description="Same source, id and time = same event.")] = None
     source: Annotated[str | None, Meta(description="Which installation it comes from.")] = None
     user_id: Annotated[str | None, Meta(description="Who did it.")] = None
+    consent: Annotated[bool | None, Meta(description="false: never forwarded to anybody else.")] = None
 
     @property
     def type(self) -> str:

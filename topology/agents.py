@@ -18,7 +18,7 @@ from topology.rollups.operators import AnyRollup
 
 
 class AgentBatch(Protocol):
-    """A batch as one agent sees it. Each method may be called once for a batch; both wait while what
+    """A batch as one agent sees it. Each method may be called once for a batch; all wait while what
     they need is away, and leave it to the engine that no event is lost or counted twice."""
 
     async def fold(self, rollup: AnyRollup) -> None:
@@ -26,6 +26,10 @@ class AgentBatch(Protocol):
 
     async def archive(self) -> None:
         """Keep every event, canonical and as it came."""
+
+    async def forward(self) -> None:
+        """Send the events to the vendor of this agent. Returns when they are on their way: the position passes
+        them once all are settled."""
 
 
 Batches: TypeAlias = AsyncIterator[AgentBatch]

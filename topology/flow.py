@@ -18,7 +18,9 @@
         │          2  their values ───────────▶ rollup sink             group/delivery.py, sinks.py
         │          3  position, watermark, digest ──▶ store of rows
         │
-        └────────▶ archive   each event ──▶ raw events, then 3          views.py, sinks.py
+        ├────────▶ archive   each event ──▶ raw events, then 3          views.py, sinks.py
+        │
+        └────────▶ forward   what is selected ──▶ a vendor, then 3      forwarding/
 
 Nothing here knows which log, store or sink it is: the composition root (``cli/``) chooses.
 """

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 Outcome: TypeAlias = Literal["folded", "ignored", "duplicate", "late", "dead"]
+Forwarded: TypeAlias = Literal["sent", "doubtful"]
 Written: TypeAlias = Literal["written", "unavailable", "refused"]
 
 
@@ -64,7 +65,7 @@ class Metrics:
         )
         self._up = Gauge(
             "eventsink_agent_up",
-            "1 while the agent runs; 0 means that the process is about to stop with an error.",
+            "1 while the agent runs; 0: a vendor refuses all (see the log), or the process stops with an error.",
             ["agent"],
             registry=registry,
         )
@@ -102,6 +103,42 @@ class Metrics:
             "eventsink_jobs_open_over_a_day",
             "Jobs of extractors that began over a day before the watermark and have not ended; look at the extractors.",
             ["rollup"],
+            registry=registry,
+        )
+        self._forwarded = Counter(
+            "eventsink_forwarded_events",
+            "Events by vendor's agent: sent, or doubtful, which may have arrived and are not sent twice.",
+            ["agent", "result"],
+            registry=registry,
+        )
+        self._forward_ignored = Counter(
+            "eventsink_forward_ignored_events",
+            "Events that were not sent: of another type, left out by the sample, without consent, too old.",
+            ["agent", "reason"],
+            registry=registry,
+        )
+        self._forward_requests = Counter(
+            "eventsink_forward_requests",
+            "Requests to a vendor by what its answer meant; look at the log when later or stopped rise.",
+            ["agent", "verdict"],
+            registry=registry,
+        )
+        self._forward_held = Counter(
+            "eventsink_forward_held_events",
+            "Events that wait because the vendor throttles their user; those of others go on.",
+            ["agent"],
+            registry=registry,
+        )
+        self._forward_pending = Gauge(
+            "eventsink_forward_pending_events",
+            "Events on their way to a vendor; at 20 000 the agent reads no further.",
+            ["agent"],
+            registry=registry,
+        )
+        self._breaker_open = Gauge(
+            "eventsink_forward_breaker_open",
+            "1 while a vendor failed so often that it is only tried now and then.",
+            ["agent"],
             registry=registry,
         )
         self._imbalance = Gauge(
@@ -148,6 +185,24 @@ class Metrics:
 
     def over_budget(self, rollup: str, tag: str) -> None:
         self._over_budget.labels(rollup, tag).inc()
+
+    def forwarded(self, agent: str, result: Forwarded, events: int) -> None:
+        self._forwarded.labels(agent, result).inc(events)
+
+    def forward_ignored(self, agent: str, reason: str) -> None:
+        self._forward_ignored.labels(agent, reason).inc()
+
+    def forward_request(self, agent: str, verdict: str) -> None:
+        self._forward_requests.labels(agent, verdict).inc()
+
+    def forward_held(self, agent: str, events: int) -> None:
+        self._forward_held.labels(agent).inc(events)
+
+    def forward_pending(self, agent: str, events: int) -> None:
+        self._forward_pending.labels(agent).set(events)
+
+    def breaker_open(self, agent: str, *, is_open: bool) -> None:
+        self._breaker_open.labels(agent).set(is_open)
 
     def jobs_open(self, rollup: str, jobs: int) -> None:
         self._jobs_open.labels(rollup).set(jobs)

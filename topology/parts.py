@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+from topology.forwarding.forwarder import Forwarding
 from topology.log import Log, LogStart
 from topology.metrics import Metrics
 from topology.outages import Outages
@@ -19,7 +20,7 @@ class GroupParts:
     """Open parts, and how often and how long. ``clock_ms`` is the wall clock, epoch milliseconds;
     ``cache_bytes`` bounds the rows that a group holds in memory; ``log_start`` is where a group begins that has no
     saved position; ``key_budget`` bounds the distinct values a day of one key tag;
-    ``doubled_downloads_once`` is the rule of ``doubles``."""
+    ``doubled_downloads_once`` is the rule of ``doubles``; ``forwardings`` by the name of the agent."""
 
     log: Log
     store: StateStore
@@ -35,4 +36,5 @@ class GroupParts:
     log_start: LogStart = "first"
     key_budget: int = 10_000
     doubled_downloads_once: bool = False
+    forwardings: Mapping[str, Forwarding] = field(default_factory=dict)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -14,6 +14,8 @@ from schemas.reading import Refusal
 from topology.agents import Agent
 from topology.batch import Batch, LogEvent, by_type
 from topology.errors import EventsinkError, Refused
+from topology.forwarding.consignments import Consignment
+from topology.forwarding.forwarder import Forwarder
 from topology.group.intake import dead_letter
 from topology.group.reading import Reading
 from topology.metrics import Outcome
@@ -28,12 +30,17 @@ log = logging.getLogger(__name__)
 class View:
     """Implements ``topology.agents.AgentBatch``. What this agent has folded before is counted, not folded."""
 
-    def __init__(self, agent: Agent, batch: Batch, reading: Reading, parts: GroupParts) -> None:
+    def __init__(
+        self, agent: Agent, batch: Batch, reading: Reading, parts: GroupParts, forwarder: Forwarder | None
+    ) -> None:
         self._agent = agent
         self._batch = batch
         self._reading = reading
         self._parts = parts
+        self._forwarder = forwarder
         self._after = reading.positions[agent.name]
+        #: The batch on its way to a vendor; None where this agent forwards nothing.
+        self.consignment: Consignment | None = None
         #: Types of events that were looked at.
         self._taken: set[type] = set()
         self._late: set[Position] = set()
@@ -77,6 +84,12 @@ class View:
                     except Refused as error:
                         await self._bury(event, error)
 
+    async def forward(self) -> None:
+        """Send the events to the vendor of this agent."""
+        if self._forwarder is None:
+            raise RuntimeError(f"agent {self._agent.name} forwards, and no vendor is set for it")
+        self.consignment = await self._forwarder.take(self._batch)
+
     async def _keep(self, raw: Sequence[RawEvent]) -> None:
         archive = self._parts.raw_events
         await self._parts.outages.ridden_out(archive.name, lambda: archive.insert(raw))
@@ -103,11 +116,15 @@ class View:
                 taken += len(events)
             elif types is not None and kind not in types:
                 ignored += len(events)
+        dead = len(self._dead)
+        if self.consignment is not None:
+            sent = self.consignment.counts
+            taken, dead, ignored = sent.folded + sent.dead, sent.dead, sent.ignored
         outcomes: dict[Outcome, int] = {
-            "dead": len(self._batch.dead) + len(self._dead),
+            "dead": len(self._batch.dead) + dead,
             "duplicate": len(self._batch.duplicates),
             "late": len(late),
-            "folded": taken - len(late) - len(self._dead),
+            "folded": taken - len(late) - dead,
             "ignored": ignored,
         }
         metrics = self._parts.metrics

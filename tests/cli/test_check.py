@@ -78,6 +78,25 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert f"data folder: {tmp_path / 'file'}" in result.stderr
 
 
+def test_what_would_be_forwarded_where_is_told_without_a_secret(tmp_path: Path) -> None:
+    result = check(
+        tmp_path,
+        EVENTSINK_AMPLITUDE_API_KEY=SECRET,
+        EVENTSINK_AMPLITUDE_EVENTS="activity.*,traffic.*=0.25",
+        EVENTSINK_GA_MEASUREMENT_ID="G-1",
+        EVENTSINK_GA_API_SECRET=SECRET,
+        EVENTSINK_WEBHOOK_URL=f"https://user:{SECRET}@hook.test/in?token={SECRET}",
+        EVENTSINK_WEBHOOK_SECRET=SECRET,
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "Agent amplitude would send to https://api2.amplitude.com/batch: " in result.stdout
+    assert "traffic.page_viewed of 25% of the users" in result.stdout
+    assert "Agent google would send to https://www.google-analytics.com/mp/collect: " in result.stdout
+    assert "Agent webhook would send to https://hook.test/in: " in result.stdout
+    assert "health." not in result.stdout
+    assert SECRET not in result.output
+
+
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_the_help_lists_the_settings(name: str) -> None:
     assert name in CliRunner().invoke(eventsink, ["check", "--help"]).stdout

@@ -11,6 +11,7 @@ import pytest
 from cli.secret import Secret, SecretUrl, shown
 from cli.settings import NAMES, Settings, TlsSettings, WebSettings, load
 from topology.errors import SettingsError
+from topology.forwarding.selection import Rule
 
 SECRET = "hunter2-hunter2"
 
@@ -46,7 +47,7 @@ def test_nothing_set_is_everything_embedded_in_the_folder_data(
     assert (settings.log.exchange, settings.log.queue) == ("clowder.metrics", "eventsink.log")
     assert (settings.log.max_age, settings.log.max_bytes) == ("14D", 20 * 10**9)
     assert (settings.influx, settings.mongo, settings.state) == (None, None, None)
-    assert (settings.amplitude, settings.google) == (None, None)
+    assert (settings.amplitude, settings.google, settings.webhook) == (None, None, None)
     assert (settings.keep, settings.key_budget) == (timedelta(days=35), 10_000)
     assert settings.spool_max_bytes == 10**9
     assert settings.keys_file == tmp_path / "data" / "keys.json"
@@ -79,6 +80,12 @@ def test_every_variable_is_read() -> None:
             "EVENTSINK_GA_MEASUREMENT_ID": "G-1",
             "EVENTSINK_GA_API_SECRET": SECRET,
             "EVENTSINK_GA_URL": "https://ga.test",
+            "EVENTSINK_AMPLITUDE_EVENTS": "traffic.*=0.25, activity.logged_in",
+            "EVENTSINK_GA_EVENTS": "traffic.page_viewed",
+            "EVENTSINK_GA_VALIDATE": "1",
+            "EVENTSINK_WEBHOOK_URL": "https://hook.test/?token=t",
+            "EVENTSINK_WEBHOOK_SECRET": SECRET,
+            "EVENTSINK_WEBHOOK_EVENTS": "storage.*=.5",
             "EVENTSINK_KEYS_FILE": "/etc/keys.json",
             "EVENTSINK_SPOOL_MAX_BYTES": "5MB",
             "EVENTSINK_KEY_RATE": "7",
@@ -106,7 +113,13 @@ def test_every_variable_is_read() -> None:
     assert settings.spool_max_bytes == 5 * 10**6
     assert settings.amplitude is not None
     assert settings.amplitude.api_key.reveal() == SECRET
+    assert settings.amplitude.events == (Rule("traffic.*", 0.25), Rule("activity.logged_in"))
     assert settings.google is not None
+    assert (settings.google.events, settings.google.validate) == ((Rule("traffic.page_viewed"),), True)
+    assert settings.webhook is not None
+    assert settings.webhook.secret.reveal() == SECRET
+    assert settings.webhook.events == (Rule("storage.*", 0.5),)
+    assert str(settings.webhook.url) == "https://hook.test/"
     assert (settings.google.measurement_id, settings.google.api_secret.reveal()) == ("G-1", SECRET)
     assert settings.keys_file == Path("/etc/keys.json")
     assert settings.web == WebSettings(
@@ -267,8 +280,23 @@ def test_names_of_the_tests_and_of_others_are_ignored() -> None:
 
 
 def test_names_are_those_of_the_contract() -> None:
-    assert len(NAMES) == 34
+    assert len(NAMES) == 40
     assert all(name.startswith("EVENTSINK_") for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    "value", ["health.*", "nothing.such", "traffic.*=2", "traffic.*=", "traffic.*=-1", "=0.5"]
+)
+def test_what_can_never_be_forwarded_is_refused(value: str) -> None:
+    said = refusal({"EVENTSINK_GA_EVENTS": value})
+    assert said.startswith("EVENTSINK_GA_EVENTS ")
+    assert "traffic.*=0.1" in said
+
+
+@pytest.mark.parametrize("given", ["EVENTSINK_WEBHOOK_URL", "EVENTSINK_WEBHOOK_SECRET"])
+def test_a_webhook_needs_both(given: str) -> None:
+    value = {"EVENTSINK_WEBHOOK_URL": "https://hook.test/", "EVENTSINK_WEBHOOK_SECRET": SECRET}[given]
+    assert "is missing" in refusal({given: value})
 
 
 # -- the file --

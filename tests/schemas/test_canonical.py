@@ -36,6 +36,7 @@ MEMBERS: dict[str, st.SearchStrategy[Any]] = {
     "messages": counts,
     "status": counts,
     "up": st.booleans(),
+    "consent": st.booleans(),
     "check": st.sampled_from(["ping", "healthz", "port"]),
     "response_ms": st.builds(
         ResponseTimes, min=st.none() | durations, avg=st.none() | durations, max=st.none() | durations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 LOOPBACK = "127.0.0.1"
-#: Seconds. Both of our servers need less than one; a busy machine may need many times that.
+#: Seconds. Our servers need less than one; a busy machine may need many times that.
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
 
@@ -54,11 +55,17 @@ class Daemon:
         self.end()
         pytest.fail(f"{self._command[0]} did not start:\n{output.read_text(errors='replace')[-4000:]}")
 
-    def end(self) -> None:
-        """Killed: what it holds is thrown away with its folder."""
+    @property
+    def pid(self) -> int:
+        """The running program."""
+        assert self._process is not None, f"{self._command[0]} is not running"
+        return self._process.pid
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """Killed, if nothing else is said: what it holds is thrown away with its folder."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            process.send_signal(how)
             process.wait(STOP_LIMIT_S)
 
     def ask(

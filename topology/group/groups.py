@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,8 @@ import msgspec
 from topology.agents import Agent, Batches
 from topology.batch import Batch
 from topology.errors import Conflict, EventsinkError, Unavailable
+from topology.forwarding.forwarder import Forwarder
+from topology.forwarding.starting import started_forwarders
 from topology.group.checkpoints import Checkpoints
 from topology.group.delivery import SEEK_EVERY_S, Delivery
 from topology.group.doubles import Doubles, DoublesTable
@@ -82,6 +85,7 @@ class Group:
         self._readings = 0
         self._delivery: Delivery | None = None
         self._checkpoints: Checkpoints | None = None
+        self._forwarders: dict[str, Forwarder] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._whereabouts = Whereabouts(name, parts, self._save_beginning)
         #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
@@ -119,6 +123,9 @@ class Group:
             self._spawn(self._delivery.run)
             self._spawn(self._seek_for_ever)
             self._spawn(self._rebuild_for_ever)
+        self._forwarders = await started_forwarders(
+            self.name, self.agents, saved.generation, parts, self.fail
+        )
         checkpoints = Checkpoints(
             self.name,
             saved,
@@ -138,6 +145,9 @@ class Group:
 
         Call it after the agents have stopped.
         """
+        forwarders, self._forwarders = self._forwarders, {}
+        for forwarder in forwarders.values():
+            await forwarder.stop()
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
@@ -301,14 +311,20 @@ class Group:
                 reading = self.reading
                 if batch.reading != reading.number:
                     continue
-                view = View(agent, batch, reading, self._parts)
+                view = View(agent, batch, reading, self._parts, self._forwarders.get(agent.name))
                 yield view
-                view.count(self.name)
-                if batch.latest_ms is not None:
-                    # A stamp of somebody else's may lie in the future: nothing has passed that is yet to come.
-                    latest_ms = min(batch.latest_ms, self._parts.clock_ms() + FUTURE_MS)
-                    reading.seen(agent.name, latest_ms)
-                reading.done(agent.name, batch.last)
+                settled = partial(self._settled, agent.name, view, batch, reading)
+                if view.consignment is None:
+                    settled()
+                else:
+                    view.consignment.then(settled)
+
+    def _settled(self, agent: str, view: View, batch: Batch, reading: Reading) -> None:
+        view.count(self.name)
+        if batch.latest_ms is not None:
+            # A stamp of somebody else's may lie in the future: nothing has passed that is yet to come.
+            reading.seen(agent, min(batch.latest_ms, self._parts.clock_ms() + FUTURE_MS))
+        reading.done(agent, batch.last)
 
     # -- checkpoints --
 
@@ -411,6 +427,12 @@ class Group:
     def sink_away(self) -> str | None:
         """What the rollup sink said when it did not take a write, None while it does."""
         return None if self._delivery is None else self._delivery.away
+
+    @property
+    def stopped(self) -> Mapping[str, str]:
+        """Agents whose vendor takes nothing until somebody mends something, and what."""
+        reasons = {agent: forwarder.stopped for agent, forwarder in self._forwarders.items()}
+        return {agent: reason for agent, reason in reasons.items() if reason is not None}
 
 
 async def _ended(*tasks: asyncio.Task[None]) -> None:

@@ -1,0 +1,322 @@
+"""Requests and clients of a real NGINX, whose log a real logrotate rotates under load: the counts add up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from monitors.connections import ConnectionsProbe, ConnectionsSettings
+from monitors.probe import Surroundings, Unknown
+from schemas.events import ConnectionsCounted
+from tests.servers.nginx import Client, Nginx
+from topology.errors import SettingsError
+
+pytestmark = pytest.mark.servers
+
+#: Every wait of this file.
+LIMIT_S = 30.0
+
+
+class Counting:
+    """A probe, and the sum of what it found."""
+
+    def __init__(self, folder: Path, log: Path, **settings: Any) -> None:
+        self._settings = ConnectionsSettings(service="clowder", access_log=str(log), **settings)
+        self._surroundings = Surroundings(folder=folder)
+        self._probe = ConnectionsProbe(self._settings, self._surroundings)
+        self.requests = 0
+        self.unreadable = 0
+        self.seconds = 0.0
+
+    async def begin(self) -> None:
+        assert isinstance(await self._probe.check(), Unknown)
+
+    async def check(self) -> dict[str, Any]:
+        found = await self._probe.check()
+        assert not isinstance(found, Unknown), found
+        event: dict[str, Any] = dict(found)
+        self.requests += event["requests"]
+        self.unreadable += event.get("unreadable", 0)
+        self.seconds += event["period_s"]
+        return event
+
+    async def restart(self) -> None:
+        await self._probe.close()
+        self._probe = ConnectionsProbe(self._settings, self._surroundings)
+
+    async def comes_to(self, requests: int) -> None:
+        """NGINX writes the line of a request after its answer."""
+        async with asyncio.timeout(LIMIT_S):
+            while self.requests < requests:
+                await self.check()
+                await asyncio.sleep(0.01)
+        await self.check()
+        assert self.requests == requests
+
+    async def close(self) -> None:
+        await self._probe.close()
+
+
+@pytest.fixture
+async def counting(nginx: Nginx, tmp_path: Path) -> AsyncIterator[Counting]:
+    """A probe that counts what NGINX answers from now on."""
+    nginx.start()
+    made = Counting(tmp_path, nginx.log)
+    await made.begin()
+    yield made
+    await made.close()
+
+
+class Load:
+    """Clients that ask as fast as they are answered, each in a thread."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.ending = threading.Event()
+        self.failed: BaseException | None = None
+        self._counting = threading.Lock()
+
+    def ask(self, port: int, address: str) -> None:
+        try:
+            client = Client(port, address)
+            while not self.ending.is_set():
+                client.ask()
+                with self._counting:
+                    self.answered += 1
+            client.close()
+        except BaseException as error:
+            self.failed = error
+            raise
+
+    async def answers(self, more: int) -> None:
+        """Until so many more requests were answered."""
+        enough = self.answered + more
+        async with asyncio.timeout(LIMIT_S):
+            while self.answered < enough:
+                assert self.failed is None
+                await asyncio.sleep(0.001)
+
+
+@contextmanager
+def load(port: int, clients: int) -> Iterator[Load]:
+    """While it is open, ``clients`` ask. Behind it, all that were answered are counted."""
+    made = Load()
+    threads = [
+        threading.Thread(target=made.ask, args=(port, f"127.0.0.{number}"))
+        for number in range(1, clients + 1)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield made
+    finally:
+        made.ending.set()
+        for thread in threads:
+            thread.join()
+    assert made.failed is None
+
+
+def _position(folder: Path) -> bytes:
+    """What is kept over a restart."""
+    (file,) = folder.glob("access-log-*.json")
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "directives",
+    [
+        pytest.param(("nocompress",), id="kept"),
+        pytest.param(("compress", "delaycompress"), id="as Debian does"),
+        pytest.param(("compress",), id="compressed at once"),
+    ],
+)
+async def test_under_load_every_request_counts_once_through_renames(
+    nginx: Nginx, counting: Counting, directives: tuple[str, ...]
+) -> None:
+    with load(nginx.port, clients=4) as running:
+        for _ in range(5):
+            await running.answers(50)
+            await counting.check()
+            await asyncio.to_thread(nginx.rotate_by_rename, *directives)
+            await running.answers(50)
+            await counting.check()
+    await counting.comes_to(running.answered)
+    assert counting.unreadable == 0
+
+
+async def test_a_monitor_that_restarts_between_renames_counts_every_request_once(
+    nginx: Nginx, counting: Counting
+) -> None:
+    with load(nginx.port, clients=2) as running:
+        for _ in range(4):
+            await running.answers(50)
+            await counting.restart()
+            await asyncio.to_thread(nginx.rotate_by_rename, "nocompress")
+            await running.answers(50)
+            await counting.check()
+    await counting.comes_to(running.answered)
+
+
+async def test_through_copytruncate_every_line_that_is_left_counts_once(
+    nginx: Nginx, counting: Counting
+) -> None:
+    # What NGINX writes between the copy and the truncation is in no file any more: nobody can count that.
+    with load(nginx.port, clients=4) as running:
+        for turn in range(6):
+            await running.answers(50)
+            await counting.check()
+            await asyncio.to_thread(nginx.rotate_by_copytruncate, "nocompress")
+            await running.answers(50)
+            if turn % 2:
+                await counting.restart()
+            await counting.check()
+    async with asyncio.timeout(LIMIT_S):
+        while counting.requests != await asyncio.to_thread(nginx.lines):
+            await counting.check()
+            await asyncio.sleep(0.01)
+    assert counting.unreadable <= 6  # the halves of lines at which a copy ended
+    assert counting.requests <= running.answered
+
+
+async def test_clients_are_told_apart_and_stand_in_no_event_and_no_message(
+    nginx: Nginx, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    nginx.start()
+    counting = Counting(tmp_path, nginx.log, count="clients", status_url=f"{nginx.url}/status")
+    await counting.begin()
+    for number in (71, 72, 73, 71):
+        client = Client(nginx.port, f"127.0.0.{number}")
+        client.ask(f"/files/{number}")
+        client.ask("/")
+        client.close()
+    with nginx.log.open("ab") as file:
+        file.write(b"127.0.0.74 is no line of the format\n")
+    async with asyncio.timeout(LIMIT_S):
+        while nginx.lines() < 9:
+            await asyncio.sleep(0.01)
+    event = await counting.check()
+    assert event["connections"] == event["clients"] == 3
+    assert (event["requests"], event["unreadable"]) == (8, 1)
+    assert event["active"] >= 1
+    assert event["period_s"] > 0
+    assert "127.0.0.7" not in str(event) + caplog.text
+    assert "1 lines" in caplog.text
+    assert b"127.0.0.7" not in _position(tmp_path)
+    msgspec.convert({**event, "service": "clowder", "time": 0}, ConnectionsCounted)
+    await counting.close()
+
+
+async def test_a_log_format_of_ones_own_is_read_as_the_server_writes_it(nginx: Nginx, tmp_path: Path) -> None:
+    directive = (
+        """log_format own escape=json '{"at":"$time_iso8601","for":"$http_x_forwarded_for",'"""
+        """ '"ask":"$request","agent":"$http_user_agent","took":$request_time}';"""
+    )
+    nginx.start(directive)
+    counting = Counting(tmp_path, nginx.log, format=directive, client="$http_x_forwarded_for")
+    await counting.begin()
+    client = Client(nginx.port)
+    for number, agent in enumerate((r'"\" }', "a\\", '","took":0.001}', "ü\x7f\t", ""), start=1):
+        client.ask(
+            f"/{number}?{agent.strip().replace(' ', '')[:1]}",
+            f"User-Agent: {agent}",
+            "X-Forwarded-For: 192.0.2.1, 10.0.0.1",
+        )
+    client.ask("/", "X-Forwarded-For: 192.0.2.2")
+    client.ask("/")
+    client.close()
+    await counting.comes_to(7)
+    assert counting.unreadable == 0
+    await counting.close()
+
+
+async def test_open_connections_are_counted_without_a_log(nginx: Nginx, tmp_path: Path) -> None:
+    nginx.start()
+    settings = ConnectionsSettings(service="clowder", status_url=f"{nginx.url}/status")
+    probe = ConnectionsProbe(settings, Surroundings(folder=tmp_path))
+    held = [Client(nginx.port) for _ in range(5)]
+    for client in held:
+        client.ask()
+    event = await probe.check()
+    assert not isinstance(event, Unknown)
+    # The probe's own, too, and perhaps one of a probe of the server's start.
+    assert 6 <= int(str(event["connections"])) <= 8
+    assert "period_s" not in event
+    for client in held:
+        client.close()
+    nginx.end()
+    assert isinstance(await probe.check(), Unknown)
+    await probe.close()
+
+
+async def test_a_status_page_that_is_away_does_not_stop_the_count(
+    nginx: Nginx, tmp_path: Path, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    nginx.start()
+    counting = Counting(tmp_path, nginx.log, status_url=f"http://127.0.0.1:{free_port()}/status")
+    await counting.begin()
+    client = Client(nginx.port)
+    client.ask()
+    client.close()
+    assert "active" not in await counting.check()
+    await counting.comes_to(1)
+    assert "the log is counted without it" in caplog.text
+    await counting.close()
+
+
+async def test_after_a_restart_the_period_reaches_back_to_the_last_check(
+    nginx: Nginx, counting: Counting
+) -> None:
+    await counting.check()
+    await counting.restart()
+    event = await counting.check()
+    assert 0 <= event["period_s"] < LIMIT_S
+
+
+async def test_a_check_that_is_cancelled_loses_no_request(nginx: Nginx, counting: Counting) -> None:
+    client = Client(nginx.port)
+    for _ in range(3):
+        client.ask()
+        check = asyncio.ensure_future(counting.check())
+        await asyncio.sleep(0)
+        check.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await check
+    client.close()
+    await counting.comes_to(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "needs access_log, status_url, or both"),
+        ({"status_url": "http://127.0.0.1/status", "count": "clients"}, "needs access_log"),
+        ({"status_url": "ftp://127.0.0.1/status"}, "must be http"),
+    ],
+)
+def test_settings_that_count_nothing_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=says):
+        msgspec.convert({"kind": "connections", "service": "clowder", **settings}, ConnectionsSettings)
+
+
+def test_a_client_that_the_format_does_not_tell_is_refused(tmp_path: Path) -> None:
+    settings = ConnectionsSettings(service="clowder", access_log="access.log", client="$http_x_real_ip")
+    with pytest.raises(SettingsError, match="http_x_real_ip"):
+        ConnectionsProbe(settings, Surroundings(folder=tmp_path))
+
+
+async def test_a_log_that_cannot_be_read_is_unknown_and_says_why(tmp_path: Path) -> None:
+    settings = ConnectionsSettings(service="clowder", access_log=str(tmp_path / "none.log"))
+    probe = ConnectionsProbe(settings, Surroundings(folder=tmp_path))
+    found = await probe.check()
+    assert isinstance(found, Unknown)
+    assert "No such file" in found.reason
+    await probe.close()

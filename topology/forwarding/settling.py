@@ -1,0 +1,120 @@
+"""Settling: what became of each event that was taken, and how many are still on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from schemas.reading import Refusal
+from topology.batch import LogEvent
+from topology.forwarding.consignments import Consignment, Consignments, Item
+from topology.forwarding.selection import Reason
+from topology.group.intake import dead_letter
+from topology.metrics import Metrics
+from topology.outages import Outages
+from topology.sinks import DeadLetters
+
+log = logging.getLogger(__name__)
+
+#: Events that are on their way: about 20 MB. Those of users that a vendor holds back are among them.
+MOST_ON_THE_WAY = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a forwarder needs of its group. ``clock_ms``: the wall clock; ``fail``: the process cannot go on."""
+
+    dead_letters: DeadLetters
+    outages: Outages
+    metrics: Metrics
+    clock_ms: Callable[[], int]
+    fail: Callable[[BaseException], None]
+
+
+class Settling:
+    """Of the agent ``agent``, to the vendor at ``where``."""
+
+    def __init__(self, agent: str, where: str, around: Surroundings) -> None:
+        self._agent = agent
+        self._where = where
+        self._around = around
+        self._metrics = around.metrics
+        self.consignments = Consignments()
+        self._on_the_way = 0
+        self._room = asyncio.Event()
+        self._closed = False
+
+    async def room(self) -> None:
+        """Return when more may be on its way; never once ``close`` was called."""
+        while self._on_the_way >= MOST_ON_THE_WAY or self._closed:
+            self._room.clear()
+            await self._room.wait()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the vendor takes nothing."""
+        return self._closed
+
+    def close(self) -> None:
+        """The vendor takes nothing: nothing more comes on its way."""
+        self._closed = True
+
+    def deliver(self, items: Sequence[Item]) -> None:
+        for item in items:
+            item.consignment.counts.folded += 1
+        self.settle(items)
+
+    async def put_aside(self, reasons: Mapping[Item, str]) -> None:
+        if not reasons:
+            return
+        await self.bury({item.event: reason for item, reason in reasons.items()})
+        for item in reasons:
+            item.consignment.counts.dead += 1
+        self.settle(reasons)
+
+    async def bury(self, reasons: Mapping[LogEvent, str]) -> None:
+        letters = [
+            dead_letter(
+                event.position,
+                event.original,
+                received_ms=event.received_ms,
+                agent=self._agent,
+                refusal=Refusal("", f"{self._where}: {reason}"),
+            )
+            for event, reason in reasons.items()
+        ]
+        log.error(
+            "%s never takes %d event(s), they are dead letters now: %s",
+            self._agent,
+            len(letters),
+            next(iter(reasons.values())),
+        )
+        around = self._around
+        await around.outages.ridden_out("dead letters", lambda: around.dead_letters.put(letters))
+
+    def ignore(self, consignment: Consignment, reason: Reason) -> None:
+        consignment.counts.ignored += 1
+        self._metrics.forward_ignored(self._agent, reason)
+
+    def doubt(self, events: int, reason: str) -> None:
+        self._metrics.forwarded(self._agent, "doubtful", events)
+        log.warning(
+            "%d event(s) may or may not have reached %s, and are not sent again: %s",
+            events,
+            self._agent,
+            reason,
+        )
+
+    def settle(self, items: Collection[Item]) -> None:
+        for item in items:
+            item.consignment.open -= 1
+        self.moved(-len(items))
+        self.consignments.advance()
+
+    def moved(self, events: int) -> None:
+        self._on_the_way += events
+        self._metrics.forward_pending(self._agent, self._on_the_way)
+        if self._on_the_way < MOST_ON_THE_WAY and not self._closed:
+            self._room.set()
