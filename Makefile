@@ -18,7 +18,7 @@ run: setup ## set up, then start everything in one process on the embedded defau
 
 test: setup ## set up, install the servers that the tests start, run every test
 	@scripts/install-test-servers
-	EVENTSINK_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile
+	EVENTSINK_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## format, lint and types; starts no server
 	$(BIN)/ruff format --check .

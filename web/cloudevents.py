@@ -78,9 +78,12 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
+_REQUIRED_HEADERS = tuple(f"{HEADER_PREFIX}{name}" for name in _REQUIRED)
+
+
 def in_headers(headers: Mapping[str, str]) -> bool:
     """Whether a request is a CloudEvent in binary mode."""
-    return any(f"{HEADER_PREFIX}{name}" in headers for name in _REQUIRED)
+    return any(name in headers for name in _REQUIRED_HEADERS)
 
 
 def is_json_type(content_type: str) -> bool:

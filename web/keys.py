@@ -176,7 +176,7 @@ class Keys:
     def _stamp(self) -> _Stamp:
         # The inode is what tells two files of the same size within one tick of the clock apart.
         try:
-            found = self.path.stat()
+            found = os.stat(self.path)  # noqa: PTH116 - at every request; twice as fast
         except FileNotFoundError:
             return None
         except OSError as error:

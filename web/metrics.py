@@ -20,9 +20,13 @@ class IngestMetrics:
             ["code"],
             registry=registry,
         )
+        self._of_status: dict[int, Counter] = {}
 
     def answered(self, status: int) -> None:
-        self._requests.labels(str(status)).inc()
+        counter = self._of_status.get(status)
+        if counter is None:
+            counter = self._of_status[status] = self._requests.labels(str(status))
+        counter.inc()
 
 
 def refused_keys(registry: CollectorRegistry) -> Counter:

@@ -32,6 +32,8 @@ _SECURITY_HEADERS = {
     "Server": "eventsink",
     "X-Content-Type-Options": "nosniff",
 }
+#: No answer of ours sets it by itself.
+_LAST_OF_THEM = "X-Content-Type-Options"
 
 
 class Problem(Exception):
@@ -90,8 +92,10 @@ def _clean(value: Any) -> Any:
 
 def secured(response: web.Response) -> web.Response:
     """The response with the headers that every answer carries, unless it set its own."""
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+    headers = response.headers
+    if _LAST_OF_THEM not in headers:  # an answer comes through here more than once
+        for name, value in _SECURITY_HEADERS.items():
+            headers.setdefault(name, value)
     return response
 
 
