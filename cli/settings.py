@@ -52,7 +52,7 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_DOUBLED_DOWNLOADS_ONCE": "count a download once that Clowder logs twice [false]",
     "EVENTSINK_AMPLITUDE_API_KEY": "key of Amplitude [off]",
     "EVENTSINK_AMPLITUDE_URL": "its endpoint [https://api2.amplitude.com/batch]",
-    "EVENTSINK_AMPLITUDE_EVENTS": "types, and the share of users: traffic.*=0.1,activity.* [all but health.*]",
+    "EVENTSINK_AMPLITUDE_EVENTS": "types, share of users: traffic.*=0.1,… [all but health.*]",
     "EVENTSINK_GA_MEASUREMENT_ID": "measurement of Google Analytics 4 [off]",
     "EVENTSINK_GA_API_SECRET": "its secret",
     "EVENTSINK_GA_URL": "its endpoint [https://www.google-analytics.com/mp/collect]",
