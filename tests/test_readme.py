@@ -37,7 +37,7 @@ def eventsink_commands() -> list[list[str]]:
         for line in commands()
         if line.startswith(prefix)
     ]
-    return [arguments for arguments in found if arguments[0] != "up"]
+    return [arguments for arguments in found if arguments[0] not in {"up", "monitor"}]
 
 
 def test_make_knows_the_targets_that_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def written(folder: Path, text: str) -> Path:
     file = folder / "monitors.toml"
     file.write_text(text)
     return file
+
+
+def blocks_of(document: str) -> list[str]:
+    """Every configuration that a document shows."""
+    text = (Path(__file__).parents[2] / document).read_text()
+    return re.findall(r"^```toml\n(endpoint.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_readme_shows_is_six_lines_and_a_configuration(tmp_path: Path) -> None:
+    (block,) = blocks_of("README.md")
+    assert len(block.splitlines()) == 6
+    assert len(read(written(tmp_path, block)).probe) == 1
+
+
+def test_what_the_guide_shows_is_a_configuration(tmp_path: Path) -> None:
+    (block,) = blocks_of("docs/guides/monitors.md")
+    assert [probe.kind for probe in read(written(tmp_path, block)).probe] == ["page", "ping"]
 
 
 def test_six_lines_are_enough(tmp_path: Path) -> None:
