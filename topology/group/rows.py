@@ -25,7 +25,7 @@ ENCODED_AT_A_TIME = 200
 #: Rows in one write to the store.
 SAVED_AT_A_TIME = 2000
 #: Keys that are known to have no row: minutes without an event are looked for again and again.
-ABSENT_REMEMBERED = 200_000
+ABSENT_REMEMBERED = 50_000
 
 
 class Table(Protocol):
