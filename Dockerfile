@@ -10,6 +10,7 @@ COPY schemas schemas
 COPY topology topology
 COPY agents agents
 COPY web web
+COPY monitors monitors
 COPY cli cli
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
