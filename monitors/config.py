@@ -41,7 +41,7 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. The key of the ingest is named by ``key_env`` or ``key_file``; ``region`` is the host's name
     where it is not given, ``source`` is ``monitor-REGION``. ``folder`` is where the outbox and the probes' positions
-    are, relative to the working folder. ``reference`` are ``host:port`` that answer as long as the own network works.
+    are, relative to that of the file. ``reference`` are ``host:port`` that answer as long as the own network works.
     """
 
     endpoint: str
@@ -77,7 +77,8 @@ def read(path: Path) -> MonitorConfig:
     wrong = _wrong(config)
     if wrong is not None:
         raise SettingsError(f"{path}: {wrong}")
-    return config
+    # Beside the file, wherever the command is run: cron's working folder is not that of a shell.
+    return msgspec.structs.replace(config, folder=str(path.absolute().parent / config.folder))
 
 
 _PLACE = re.compile(r"^(?P<what>.*) - at `(?:key in )?`?\$\.?(?P<where>[^`]*)`$", re.DOTALL)

@@ -44,6 +44,13 @@ _KEY: tuple[Schema, ...] = ({"bearer": []}, {"apiKey": []}, {"xApiKey": []})
 #: A page of a browser asks a person, who gives the key as the password.
 _READING_KEY: tuple[Schema, ...] = (*_KEY, {"basic": []})
 
+_REPLAYED: Schema = {
+    REPLAYED_HEADER: {
+        "description": "`true`: the answer to an earlier request with the same Idempotency-Key.",
+        "schema": {"const": "true"},
+    }
+}
+
 _WHEN = {
     "type": "string",
     "description": "RFC 3339 with a zone, `now`, or a span before now: `now-1h` (ms, s, m, h, d, w).",
@@ -75,11 +82,7 @@ def _post_events() -> Schema:
     accepted = {
         **_content({JSON: {"schema": ref("Accepted"), "examples": _examples(examples.ACCEPTED)}}),
         "description": "What was accepted is durable.",
-        "headers": {
-            REPLAYED_HEADER: _header(
-                "`true`: the answer to an earlier request with the same Idempotency-Key.", {"const": "true"}
-            )
-        },
+        "headers": _REPLAYED,
     }
     return {
         "operationId": "sendEvents",
@@ -106,6 +109,7 @@ def _post_service() -> Schema:
         "tags": ["events"],
         "summary": "Send the result of a health check, as older monitors do.",
         "security": list(_KEY),
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": ref("ServiceBody"), "examples": _examples(examples.SERVICE)}},
@@ -114,8 +118,9 @@ def _post_service() -> Schema:
             "202": {
                 **_content({JSON: {"schema": ref("Accepted")}}),
                 "description": "What was accepted is durable.",
+                "headers": _REPLAYED,
             },
-            **_problems(401, 403, 413, 415, 422, 429, schema="Rejection"),
+            **_problems(401, 403, 409, 413, 415, 422, 429, schema="Rejection"),
         },
     }
 
