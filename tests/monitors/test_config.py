@@ -55,6 +55,18 @@ def test_six_lines_are_enough(tmp_path: Path) -> None:
     assert config.installation == f"monitor-{socket.gethostname()}"
 
 
+def test_the_folder_is_beside_the_file_from_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, SIX_LINES)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert read(Path("../monitors.toml")).folder == str(tmp_path / "elsewhere" / ".." / "monitor-data")
+    assert read(tmp_path / "monitors.toml").folder == str(tmp_path / "monitor-data")
+    chosen = written(tmp_path, f'folder = "/var/lib/monitor"\n{SIX_LINES}')
+    assert read(chosen).folder == "/var/lib/monitor"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

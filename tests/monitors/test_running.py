@@ -116,7 +116,7 @@ async def test_once_keeps_for_the_next_run_what_nobody_takes_and_the_next_run_po
     """
     ended = await monitor(tmp_path, config).run("monitor", "--config", "monitors.toml", "--once")
     assert ended.code == 1
-    assert "1 result(s) wait in monitor-data/outbox.db for the next run" in ended.err
+    assert f"1 result(s) wait in {tmp_path}/monitor-data/outbox.db for the next run" in ended.err
     (first,) = kept(tmp_path)
     async with served(tmp_path) as app:
         again = config.replace(config.splitlines()[1], f'endpoint = "http://127.0.0.1:{app.client.port}"')
