@@ -60,6 +60,21 @@ Clock = Annotated[
         description="The producer's own clock in epoch milliseconds: right only between the events of one job.",
     ),
 ]
+# Shown to people and counted nowhere: no result is lost because somebody else's monitor means something else by them.
+# Such a value is left out (``reading``); the raw event has it.
+Problem = Annotated[Any, Meta(description="Why it is down, a text for people.")]
+Note = Annotated[
+    Any, Meta(description="How it was measured where that is not the usual way, a text for people.")
+]
+DaysLeft = Annotated[Any, Meta(description="Days, of the certificate; negative once it has expired.")]
+PHASES = ("resolve", "connect", "tls", "first_byte", "transfer")
+Phases = Annotated[
+    Any,
+    Meta(
+        description=f"Milliseconds by phase of the fetch: {', '.join(PHASES)}; one that did not happen is left out."
+    ),
+]
+ShownCount = Annotated[Any, Meta(description="A number, for people.")]
 Validity = Annotated[
     float, Meta(ge=1, le=3600, description="Seconds for which the result holds unless another follows.")
 ]
@@ -231,9 +246,12 @@ class Pinged(Event, frozen=True, kw_only=True, tag="health.pinged"):
     service: str
     region: str
     up: bool
+    problem: Problem = None
     check: Literal["ping", "healthz", "port"] | None = None
     response_ms: ResponseTimes | None = None
     loss: Ratio | None = None
+    certificate_days_left: DaysLeft = None
+    note: Note = None
     valid_for_s: Validity = 120.0
 
 
@@ -243,27 +261,38 @@ class PageFetched(Event, frozen=True, kw_only=True, tag="health.page_fetched"):
     service: str
     region: str
     up: bool
+    problem: Problem = None
     status: Counted | None = None
     bytes: Bytes | None = None
     elapsed_ms: Duration | None = None
+    phases_ms: Phases = None
+    certificate_days_left: DaysLeft = None
     valid_for_s: Validity = 120.0
 
 
 class ConnectionsCounted(Event, frozen=True, kw_only=True, tag="health.connections_counted"):
-    """Connections that a service had, in the last ``period_s`` seconds where that is given."""
+    """Connections that a service had, in the last ``period_s`` seconds where that is given. What they were made of
+    stands beside them: ``requests`` and ``clients`` of the whole period, ``active`` now."""
 
     service: str
     region: str | None = None
     connections: Counted
     period_s: Duration | None = None
+    requests: ShownCount = None
+    clients: ShownCount = None
+    active: ShownCount = None
+    unreadable: ShownCount = None
 
 
 class QueueMeasured(Event, frozen=True, kw_only=True, tag="health.queue_measured"):
-    """Messages that wait in a queue."""
+    """Messages that wait in a queue, and those that are out with consumers where ``unacknowledged`` is given."""
 
     service: str
     queue: str
     messages: Counted
+    ready: ShownCount = None
+    unacknowledged: ShownCount = None
+    consumers: ShownCount = None
 
 
 class MaintenanceStarted(Event, frozen=True, kw_only=True, tag="health.maintenance_started"):

@@ -8,21 +8,32 @@ A new foreign shape is a file with a function ``shape`` like Clowder's, entered 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from schemas import clowder1, events, pyclowder
-from schemas.events import Event
+from schemas.events import (
+    MAX_COUNT,
+    PHASES,
+    ConnectionsCounted,
+    Event,
+    PageFetched,
+    Pinged,
+    QueueMeasured,
+)
 from schemas.refusals import Refusal, refusal
+from schemas.selecting import LONGEST_TYPE, instead_of
 from schemas.times import from_rfc3339
 
 __all__ = ["MAX_BODY_BYTES", "Refusal", "read", "read_lines", "read_value", "split"]
 
 #: No event is larger; a body that is, is not even looked at.
 MAX_BODY_BYTES = 1 << 20
+
+_INT64 = 1 << 63
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -103,7 +114,42 @@ def _settled(event: Event) -> Event | Refusal:
         force_setattr(event, "id", None)
     if event.user_id == "":
         force_setattr(event, "user_id", None)
+    for name, fitting in _SHOWN.get(type(event), ()):
+        value = getattr(event, name)
+        if value is not None and (fit := fitting(value)) is not value:
+            force_setattr(event, name, fit)
     return event
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _days(value: object) -> int | None:
+    return value if type(value) is int and abs(value) <= MAX_COUNT else None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+
+
+def _phases(value: object) -> Mapping[str, float] | None:
+    given = value if isinstance(value, dict) else {}
+    return {name: given[name] for name in PHASES if _is_duration(given.get(name))} or None
+
+
+def _is_duration(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= cast(float, value) <= MAX_COUNT
+
+
+#: What is only shown to people, and what is kept of it: a store of documents takes neither any number nor any name
+#: (docs/decisions/0049).
+_SHOWN: Mapping[type[Event], Sequence[tuple[str, Callable[[object], object]]]] = {
+    Pinged: (("problem", _text), ("certificate_days_left", _days), ("note", _text)),
+    PageFetched: (("problem", _text), ("certificate_days_left", _days), ("phases_ms", _phases)),
+    ConnectionsCounted: tuple((name, _count) for name in ("requests", "clients", "active", "unreadable")),
+    QueueMeasured: tuple((name, _count) for name in ("ready", "unacknowledged", "consumers")),
+}
 
 
 def _read_carefully(body: bytes, error: Exception) -> Event | Refusal:
@@ -134,12 +180,33 @@ def _decoded(text: bytes) -> object:
 
 def _read_object(value: dict[str, object]) -> Event | Refusal:
     try:
-        result = msgspec.convert(_without_null_defaults(value), _shape(value))
+        try:
+            result = msgspec.convert(_without_null_defaults(value), _shape(value))
+        except msgspec.ValidationError:
+            # 7.0 is an integer, says JSON Schema, and so do the schemas that are published here.
+            whole = _with_whole_numbers(value)
+            result = msgspec.convert(_without_null_defaults(whole), _shape(whole))
     except msgspec.ValidationError as error:
-        return refusal(error)
+        return _with_hint(refusal(error), value)
     except UnicodeEncodeError:
         return Refusal("", "a text in it is not valid Unicode")
     return _settled(result) if isinstance(result, Event) else cast(Foreign, result).event()
+
+
+def _with_hint(refused: Refusal, value: dict[str, object]) -> Refusal:
+    kind = value.get("type")
+    if refused.pointer != "/type" or not isinstance(kind, str) or len(kind) > LONGEST_TYPE:
+        return refused
+    return Refusal("/type", f"{refused.reason}: {instead_of(kind)}")
+
+
+def _with_whole_numbers(value: dict[str, object]) -> dict[str, object]:
+    return {
+        name: int(member)
+        if isinstance(member, float) and member.is_integer() and abs(member) < _INT64
+        else member
+        for name, member in value.items()
+    }
 
 
 def _without_null_defaults(value: dict[str, object]) -> dict[str, object]:

@@ -26,6 +26,7 @@ _IN_WORDS = {
     "object": "an object",
     "array": "an array",
     "null": "null",
+    "NoneType": "null",
 }
 
 

@@ -2,7 +2,7 @@
 
     canonical events      RFC 3339 with a zone, or integer epoch milliseconds
     Clowder's ``created`` integer or float s, ms, µs, ns; ISO text, without a zone = UTC
-    a person's ``T``      RFC 3339, ``now``, ``now-1h``
+    a person's ``T``      RFC 3339, a date (its midnight in UTC), ``now``, ``now-1h``
 
 The years 1970 to 9999 exist, no others. Fractions of a millisecond are cut off, never rounded: an event
 must not move into the next window. Second ``:60`` is the next second.
@@ -33,7 +33,10 @@ _ISO = re.compile(
     _DATE + r"(?:[Tt ]" + _HOUR_MINUTE + r"(?::([0-5][0-9]|60)(?:[.,]([0-9]+))?)?"
     r" ?(?:[Zz]|([+-])([01][0-9]|2[0-3]):?([0-5][0-9])?)?)?"
 )
+_DAY = re.compile(_DATE)
 _RELATIVE = re.compile(r"now(?:-([0-9]+)(ms|s|m|h|d|w))?")
+#: What is typed in the hope of being understood.
+_SPAN = re.compile(r"-?([0-9]{1,6}(?:ms|s|m|h|d|w))(?: ago)?")
 _UNITS = {
     "ms": _MILLISECOND,
     "s": timedelta(seconds=1),
@@ -66,6 +69,12 @@ def from_clowder(created: object) -> int | None:
     return None
 
 
+def from_person(text: str) -> int | None:
+    """Epoch milliseconds of an instant as a person writes it: RFC 3339 with a zone, or a date, which is its midnight in
+    UTC. None for anything else. Raises nothing."""
+    return from_rfc3339(f"{text}T00:00:00Z" if _DAY.fullmatch(text) else text)
+
+
 def rfc3339(ms: int) -> str:
     """``2026-11-23T21:00:00Z``, with milliseconds only where there are any. ``ms``: 0 to ``MAX_TIME_MS``."""
     return _written(ms, "milliseconds" if ms % 1000 else "seconds")
@@ -77,19 +86,25 @@ def rfc3339_with_milliseconds(ms: int) -> str:
 
 
 def parse_when(text: str, now: datetime) -> datetime:
-    """The instant that a person means: RFC 3339, ``now``, or ``now-1h`` (ms, s, m, h, d, w), in UTC.
+    """The instant that a person means, in UTC: as ``from_person``, ``now``, or ``now-1h`` (ms, s, m, h, d, w).
 
     ``now`` is aware. Raises ``ValueError`` with one line for that person.
     """
     match = _RELATIVE.fullmatch(text)
     if match is not None:
         return _before(now, text, *match.groups())
-    ms = from_rfc3339(text)
+    ms = from_person(text)
     if ms is None:
-        raise ValueError(
-            f"{text[:40]!r} is not a time: use RFC 3339 with a zone (2026-11-24T00:00:00Z), now, or now-1h"
-        )
+        raise ValueError(f"{text[:40]!r} is not a time: {_instead(text)}")
     return EPOCH + timedelta(milliseconds=ms)
+
+
+def _instead(text: str) -> str:
+    if span := _SPAN.fullmatch(text):
+        return f"use now-{span[1]} for that long ago"
+    if from_rfc3339(f"{text}Z") is not None:
+        return f"use {text}Z for UTC, or add a zone such as +01:00"
+    return "use 2026-11-24, 2026-11-24T08:00:00Z, now, or now-1h (ms, s, m, h, d, w)"
 
 
 def _before(now: datetime, text: str, number: str | None, unit: str | None) -> datetime:

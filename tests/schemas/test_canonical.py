@@ -11,6 +11,7 @@ from schemas.canonical import canonical
 from schemas.events import (
     EVENT_TYPES,
     MAX_COUNT,
+    PHASES,
     Event,
     Extraction,
     FileUploaded,
@@ -32,8 +33,8 @@ MEMBERS: dict[str, st.SearchStrategy[Any]] = {
     "time": st.none() | st.integers(0, MAX_TIME_MS),
     "bytes": counts,
     "items": counts,
-    "connections": counts,
-    "messages": counts,
+    **dict.fromkeys(("connections", "requests", "clients", "active", "unreadable"), counts),
+    **dict.fromkeys(("messages", "ready", "unacknowledged", "consumers"), counts),
     "status": counts,
     "up": st.booleans(),
     "consent": st.booleans(),
@@ -41,6 +42,8 @@ MEMBERS: dict[str, st.SearchStrategy[Any]] = {
     "response_ms": st.builds(
         ResponseTimes, min=st.none() | durations, avg=st.none() | durations, max=st.none() | durations
     ),
+    "phases_ms": st.dictionaries(st.sampled_from(PHASES), durations, min_size=1),
+    "certificate_days_left": st.integers(-MAX_COUNT, MAX_COUNT),
     "loss": st.floats(0, 1),
     "valid_for_s": st.floats(1, 3600),
     "elapsed_ms": durations,

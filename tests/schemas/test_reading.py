@@ -10,8 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.events import EVENT_TYPES, Event, FileUploaded, LoggedIn, PageFetched, Pinged
-from schemas.reading import MAX_BODY_BYTES, Refusal, read, read_value, split
+from schemas.events import (
+    EVENT_TYPES,
+    ConnectionsCounted,
+    Event,
+    FileUploaded,
+    LoggedIn,
+    PageFetched,
+    Pinged,
+    QueueMeasured,
+)
+from schemas.reading import MAX_BODY_BYTES, Refusal, read, read_lines, read_value, split
+from schemas.selecting import instead_of
 
 UPLOADED: dict[str, Any] = {"type": "storage.file_uploaded", "file_id": "f", "bytes": 1}
 PINGED: dict[str, Any] = {"type": "health.pinged", "service": "s", "region": "r", "up": True}
@@ -177,6 +187,19 @@ def test_a_wrong_value_is_refused_where_it_is_wrong(value: object, pointer: str)
     assert read_value(value) == refusal
 
 
+@pytest.mark.parametrize("number", ["7.0", "7e0", "70E-1", "-0.0", "9007199254740991.0"])
+def test_a_whole_number_is_an_integer_however_it_is_written_as_json_schema_has_it(number: str) -> None:
+    body = (
+        b'{"type":"storage.file_uploaded","file_id":"f","bytes":%b,"time":1795467600000.0}' % number.encode()
+    )
+    event = read(body)
+    assert isinstance(event, FileUploaded), event
+    assert (type(event.bytes), event.bytes) == (int, float(number))
+    assert (type(event.time), event.time) == (int, 1_795_467_600_000)
+    assert read_value(json.loads(body)) == event
+    assert [each for _, each in read_lines(body + b"\n" + body)] == [event, event]
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -184,9 +207,25 @@ def test_a_wrong_value_is_refused_where_it_is_wrong(value: object, pointer: str)
         ({**UPLOADED, "bytes": 2**53}, "must be at most 9007199254740991"),
         ({**UPLOADED, "bytes": "1"}, "must be an integer, got a text"),
         ({**UPLOADED, "bytes": 1.5}, "must be an integer, got a number"),
+        ({**UPLOADED, "bytes": 1e300}, "must be an integer, got a number"),
+        ({**UPLOADED, "bytes": 2.0**53}, "must be at most 9007199254740991"),
         ({**UPLOADED, "source": 5}, "must be a text or null, got an integer"),
         ({**UPLOADED, "id": "x" * 129}, "must have at most 128 characters"),
-        ({"type": "health.unheard_of"}, "unknown type 'health.unheard_of'"),
+        (
+            {"type": "traffic.page_view"},
+            "unknown type 'traffic.page_view': did you mean traffic.page_viewed?",
+        ),
+        ({"type": "Activity.Login"}, "unknown type 'Activity.Login': did you mean activity.logged_in?"),
+        (
+            {"type": "activity.danced"},
+            "unknown type 'activity.danced': activity.* are signed_up, logged_in, resource_created",
+        ),
+        (
+            {"type": "weather.rained"},
+            f"unknown type 'weather.rained': {instead_of('nothing')}",
+        ),
+        ({"type": f"weather.{'x' * 60}"}, f"unknown type 'weather.{'x' * 51}"),
+        ({"type": None}, "must be a text, got null"),
         ({**PINGED, "check": "x"}, "unknown check 'x'"),
         ({**PINGED, "loss": 2}, "must be at most 1"),
         ({"category": "x"}, "unknown category 'x'"),
@@ -389,3 +428,40 @@ def test_ndjson_is_one_event_a_line_and_blank_lines_are_none(lines: list[bytes])
 
 def test_only_a_line_feed_ends_a_line() -> None:
     assert split(b'{"a":\r1}\r\n\r\n{"b":"\xe2\x80\xa8"}') == [b'{"a":\r1}', b'{"b":"\xe2\x80\xa8"}']
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (
+            {"problem": "refused", "certificate_days_left": -3, "phases_ms": {"connect": 1.5, "tls": 2}},
+            ("refused", -3, {"connect": 1.5, "tls": 2}),
+        ),
+        (
+            {"problem": {"code\0": 7}, "certificate_days_left": 2**63, "phases_ms": {"a\0": 1}},
+            (None, None, None),
+        ),
+        ({"problem": 7, "certificate_days_left": True, "phases_ms": [1, "two"]}, (None, None, None)),
+        ({"problem": None, "certificate_days_left": "many", "phases_ms": {"tls": -1}}, (None, None, None)),
+        ({"phases_ms": {"tls": 1, "connect": "soon", "other": 2}}, (None, None, {"tls": 1})),
+    ],
+)
+def test_what_is_only_shown_to_people_is_left_out_where_it_means_something_else(
+    given: dict[str, object], kept: tuple[object, ...]
+) -> None:
+    page = {"type": "health.page_fetched", "service": "s", "region": "r", "up": False, **given}
+    for found in (read(msgspec.json.encode(page)), read_value(page)):
+        assert isinstance(found, PageFetched)
+        assert (found.problem, found.certificate_days_left, found.phases_ms) == kept
+
+
+def test_shown_counts_that_are_none_are_left_out() -> None:
+    counted = {"type": "health.connections_counted", "service": "s", "connections": 7, "requests": 9}
+    measured = {"type": "health.queue_measured", "service": "s", "queue": "q", "messages": 7, "ready": 3}
+    odd = {"clients": "many", "active": -1, "unreadable": 2**63, "consumers": [1], "unacknowledged": True}
+    found = read(msgspec.json.encode(counted | odd))
+    assert isinstance(found, ConnectionsCounted)
+    assert (found.requests, found.clients, found.active, found.unreadable) == (9, None, None, None)
+    found = read(msgspec.json.encode(measured | odd))
+    assert isinstance(found, QueueMeasured)
+    assert (found.ready, found.unacknowledged, found.consumers) == (3, None, None)

@@ -198,6 +198,7 @@ def test_python_agrees(ms: int, offset_minutes: int) -> None:
         ("now-0h", NOW),
         ("2026-11-23T21:00:03.5Z", datetime(2026, 11, 23, 21, 0, 3, 500_000, tzinfo=UTC)),
         ("2026-11-23T22:00:03+01:00", datetime(2026, 11, 23, 21, 0, 3, tzinfo=UTC)),
+        ("2026-11-23", datetime(2026, 11, 23, tzinfo=UTC)),
     ],
 )
 def test_a_person_can_say_when(text: str, when: datetime) -> None:
@@ -216,7 +217,10 @@ def test_a_person_can_say_when(text: str, when: datetime) -> None:
         "now-1y",
         "now-1.5h",
         "now -1h",
-        "2026-11-23",
+        "2026-02-30",
+        "2026-11",
+        "2026-11-23Z",
+        "7d",
         "2026-11-23T21:00:03",
         "1795467603000",
         "now-3000w",
@@ -233,3 +237,21 @@ def test_what_is_no_time_is_said_in_one_line(text: str) -> None:
     assert len(message) < 150
     assert repr(text[:40]) in message
     assert ": use " in message
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("7d", "use now-7d for"),
+        ("-90s", "use now-90s for"),
+        ("2h ago", "use now-2h for"),
+        ("2026-11-23T21:00:03", "use 2026-11-23T21:00:03Z for UTC"),
+        ("2026-02-30T08:00:00", "use 2026-11-24, 2026-11-24T08:00:00Z, now"),  # with a Z it is no day either
+        ("yesterday", "(ms, s, m, h, d, w)"),
+        ("now-1y", "(ms, s, m, h, d, w)"),
+    ],
+)
+def test_what_is_nearly_a_time_is_put_right(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="is not a time") as caught:
+        parse_when(text, NOW)
+    assert hint in str(caught.value)
