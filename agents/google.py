@@ -65,12 +65,11 @@ class Google:
         self, measurement_id: str, api_secret: str, url: str = URL, *, validate: bool = False
     ) -> None:
         self.where = url if urlsplit(url).path.strip("/") else url.rstrip("/") + PATH
-        self.secrets = (api_secret, quote(api_secret, safe=""))
+        written = quote(api_secret, safe="*")  # a secret that is hidden looks the same here
+        self.secrets = (api_secret, written)
         self._measurement_id = measurement_id
         self._validate = validate
-        self._query = (
-            f"?measurement_id={quote(measurement_id, safe='')}&api_secret={quote(api_secret, safe='')}"
-        )
+        self._query = f"?measurement_id={quote(measurement_id, safe='*')}&api_secret={written}"
 
     def parcel(self, event: LogEvent) -> Parcel | None:
         """One request is of one client at one time: what they share is ``together``."""

@@ -5,7 +5,7 @@
 
     {"events":[{"id","type","time","user_id", …}]}
 
-``id`` is the same whenever the event comes again.
+``id`` is the same whenever the event comes again, and never that of another one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import hmac
 import json
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from schemas.times import rfc3339_with_milliseconds
 from topology.agents import Batches, agent
 from topology.batch import LogEvent
+from topology.forwarding.addresses import shown, tokens
 from topology.forwarding.outcomes import Delivered, Halve, Later, Stopped, Verdict
 from topology.forwarding.properties import properties, user_of
 from topology.forwarding.vendor import Answer, Limits, Parcel, Request, Trial
@@ -41,16 +41,14 @@ class Webhook:
     limits = Limits(events=500, bytes=1_000_000)
 
     def __init__(self, url: str, secret: str) -> None:
-        parts = urlsplit(url)
-        self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        # What is behind ? is a token as often as not.
-        self.secrets = tuple(filter(None, (secret, parts.password, parts.query)))
+        self.where = shown(url)
+        self.secrets = (secret, *tokens(url))
         self._url = url
         self._secret = secret.encode()
 
     def parcel(self, event: LogEvent) -> Parcel | None:
         mapped: dict[str, Any] = {
-            "id": written(event.position),
+            "id": f"{written(event.position)}-{event.time_ms}",
             "type": event.event.type,
             "time": rfc3339_with_milliseconds(event.time_ms),
             "user_id": user_of(event.event),
@@ -72,7 +70,7 @@ class Webhook:
         match answer.status:
             case status if 200 <= status < 300:
                 return Delivered()
-            case 401 | 403 | 404 | 410:
+            case 401 | 403 | 404 | 405 | 407 | 410:
                 return Stopped(
                     f"{said}: mend EVENTSINK_WEBHOOK_URL or EVENTSINK_WEBHOOK_SECRET, and start again"
                 )

@@ -21,7 +21,7 @@ class EventsinkError(Exception):
 
 
 class SettingsError(EventsinkError):
-    """A setting is unknown, missing or wrong."""
+    """Settings are unknown, missing or wrong: a line for each, so that all can be mended in one go."""
 
 
 class Unavailable(EventsinkError):

@@ -39,7 +39,9 @@ from yarl import URL
 from topology.agents import Agent
 from topology.batch import Batch
 from topology.group.groups import Group
+from topology.health import Health
 from topology.parts import GroupParts
+from topology.sensor import AgentSensor
 from topology.transports import LogTransport
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,15 @@ class _NoTables(TableManager):
         return
 
 
+class _App(faust.App):
+    """Faust makes folders for its tables where it is started, which may be a place that nobody can write to."""
+
+    logger = logging.getLogger("faust.app")  # with Faust's own services
+
+    def _create_directories(self) -> None:
+        return
+
+
 class Flow:
     """The running topology: groups, and one Faust application that drives their agents.
 
@@ -82,6 +93,8 @@ class Flow:
         self.groups = [Group(name, group, parts) for name, group in members.items()]
         self._parts = parts
         self._app = _faust_app(broker)
+        sensor = AgentSensor(parts.metrics)
+        self._app.sensors.add(sensor)
         transport = self._app.transport
         if not isinstance(transport, LogTransport):
             raise TypeError(f"{broker.scheme} is not a log: {type(transport).__name__}")
@@ -89,7 +102,8 @@ class Flow:
         for group in self.groups:
             topic = self._app.topic(group.name, schema=_AsIs(), acks=False)
             for agent in group.agents.values():
-                self._app.agent(topic, name=agent.name)(_body(agent, group))
+                self._app.agent(topic, name=agent.name)(_body(agent, group, sensor))
+        self.health = Health(self.groups, parts)
         self._watch: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] | None = None
 
@@ -123,14 +137,18 @@ class Flow:
         """Faust crashes in silence, and a group fails by itself: the first reason ends the process."""
         loop = asyncio.get_running_loop()
         crashed = loop.create_task(self._app.wait_until_stopped())
+        looking = loop.create_task(self.health.run())
         failures = [group.failed for group in self.groups if group.failed is not None]
         try:
-            await asyncio.wait([crashed, *failures], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([crashed, looking, *failures], return_when=asyncio.FIRST_COMPLETED)
         finally:
             crashed.cancel()
+            looking.cancel()
         reason: BaseException | None = next(
             (failure.exception() for failure in failures if failure.done()), None
         )
+        if reason is None and looking.done() and not looking.cancelled():
+            reason = looking.exception()
         if reason is None:
             reason = self._app.crash_reason or RuntimeError("the Faust application stopped")
         if self.failed is not None and not self.failed.done():
@@ -139,7 +157,7 @@ class Flow:
 
 
 def _faust_app(broker: URL) -> faust.App:
-    return faust.App(
+    return _App(
         "eventsink",
         broker=[broker],
         autodiscover=False,
@@ -154,8 +172,9 @@ def _faust_app(broker: URL) -> faust.App:
     )
 
 
-def _body(agent: Agent, group: Group) -> Any:
+def _body(agent: Agent, group: Group, sensor: AgentSensor) -> Any:
     async def run(stream: AsyncIterator[Batch]) -> None:
+        sensor.reads(stream, agent.name)
         try:
             await agent.body(group.batches(agent, stream))
         except Exception as error:  # noqa: BLE001 - Faust would log it, acknowledge the batch and go on

@@ -1,211 +1,302 @@
-"""Every metric, with its kind, meaning and remedy. Names are part of the contract.
+"""Every metric of every process, with its kind, labels, meaning and remedy. Names are part of the contract.
 
-Metrics are made on a registry of the process's own and handed down; nothing is global.
+``docs/metrics.md`` is made of this module (``make metrics-page``). It imports nothing of ours, so that a monitor, which
+knows of no log and no broker, can use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from topology.instruments import Instruments, counter, gauge, histogram
 
 Outcome: TypeAlias = Literal["folded", "ignored", "duplicate", "late", "dead"]
+OUTCOMES: Sequence[Outcome] = get_args(Outcome)
 Forwarded: TypeAlias = Literal["sent", "doubtful"]
 Written: TypeAlias = Literal["written", "unavailable", "refused"]
+WRITTEN: Sequence[Written] = get_args(Written)
+Result: TypeAlias = Literal["up", "down", "measured", "unknown"]
+Restart: TypeAlias = Literal["hung", "crashed"]
+
+#: Seconds that an agent has one batch in hand: of one event on a quiet log it is a millisecond, of two thousand some
+#: tens; what is longer waits for a store.
+BATCH_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+#: What bounds the values of each label.
+LABELS: Mapping[str, str] = {
+    "agent": "the agents of `agents/`: five that fold, the archive, one for each forwarder that is set",
+    "code": "status codes of HTTP; `none` where there was no answer",
+    "dependency": "the servers and files of this process's settings",
+    "group": "`rollups`, `archive`, and one for each forwarder that is set",
+    "kind": "the kinds of probe: `ping`, `healthz`, `port`, `page`, `connections`, `queue`",
+    "outcome": "of events: `folded`, `ignored`, `duplicate`, `late`, `dead`; of writes: `written`, `unavailable`, "
+    "`refused`",
+    "reason": "a fixed set of words",
+    "region": "regions of the monitors that report, and `all`; services times regions are at most 1000",
+    "result": "of checks: `up`, `down`, `measured`, `unknown`; of forwarding: `sent`, `doubtful`",
+    "rollup": "the rollups of the contract",
+    "service": "of a monitor: those of its configuration; of an agent: those that are reported, at most 1000 with "
+    "their regions",
+    "sink": "the kinds of sink",
+    "tag": "the key tags of the rollup",
+    "verdict": "what an answer can mean: `delivered`, `rejected`, `halve`, `held`, `later`, `doubtful`, `stopped`",
+    "why": "`hung`, `crashed`",
+}
 
 
-class Metrics:
-    """Typed setters, so that a misspelt name or label fails the type check."""
+class Metrics(Instruments):
+    """The agents: what became of events, how far each agent is, what waits for a sink."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        # Remedy where the sum over outcomes differs from received: report it, the ledger must balance.
-        self._events = Counter(
-            "eventsink_events",
-            "Events by what became of them; late, dead and duplicate ones deserve a look when they rise.",
-            ["group", "agent", "outcome"],
-            registry=registry,
-        )
-        self._received = Counter(
-            "eventsink_events_received",
-            "Events that a group read, whatever became of them.",
-            ["group"],
-            registry=registry,
-        )
-        self._skewed = Counter(
-            "eventsink_events_skewed",
-            "Events from the future, placed at their arrival; set the clock of whoever sends them.",
-            ["group"],
-            registry=registry,
-        )
-        self._doubled = Counter(
-            "eventsink_downloads_doubled",
-            "Downloads that Clowder logged twice and that were counted once, among the duplicates.",
-            ["group"],
-            registry=registry,
-        )
-        self._cut = Counter(
-            "eventsink_log_messages_cut",
-            "Messages, at most, that retention took out of the log before the group read them; keep the log longer.",
-            ["group"],
-            registry=registry,
-        )
-        self._lag_events = Gauge(
-            "eventsink_agent_lag_events",
-            "Messages in the log (of one or more events) that the agent has not folded; look for a store that is away.",
-            ["agent"],
-            registry=registry,
-        )
-        self._lag_seconds = Gauge(
-            "eventsink_agent_lag_seconds",
-            "Age of the newest event that the agent has folded, 0 when it is at the end of the log.",
-            ["agent"],
-            registry=registry,
-        )
-        self._up = Gauge(
-            "eventsink_agent_up",
-            "1 while the agent runs; 0: a vendor refuses all (see the log), or the process stops with an error.",
-            ["agent"],
-            registry=registry,
-        )
-        self._watermark = Gauge(
-            "eventsink_watermark_seconds",
-            "Event time (Unix) up to which the agent's group believes to have seen everything.",
-            ["agent"],
-            registry=registry,
-        )
-        self._checkpoint = Gauge(
-            "eventsink_checkpoint_age_seconds",
-            "Time since the agent's position was saved; grows while the store of rows is away.",
-            ["agent"],
-            registry=registry,
-        )
-        self._sink_writes = Counter(
-            "eventsink_sink_writes",
-            "Values written to, or refused by, a sink; unavailable counts tries.",
-            ["sink", "outcome"],
-            registry=registry,
-        )
-        self._sink_pending = Gauge(
-            "eventsink_sink_pending",
-            "Values that wait for the sink; see its own log when this grows.",
-            ["sink"],
-            registry=registry,
-        )
-        self._over_budget = Counter(
-            "eventsink_keys_over_budget",
-            "Keys of a rollup that were folded into `other`; look at who sends so many values, or raise the budget.",
-            ["rollup", "tag"],
-            registry=registry,
-        )
-        self._jobs_open = Gauge(
-            "eventsink_jobs_open_over_a_day",
-            "Jobs of extractors that began over a day before the watermark and have not ended; look at the extractors.",
-            ["rollup"],
-            registry=registry,
-        )
-        self._forwarded = Counter(
-            "eventsink_forwarded_events",
-            "Events by vendor's agent: sent, or doubtful, which may have arrived and are not sent twice.",
-            ["agent", "result"],
-            registry=registry,
-        )
-        self._forward_ignored = Counter(
-            "eventsink_forward_ignored_events",
-            "Events that were not sent: of another type, left out by the sample, without consent, too old.",
-            ["agent", "reason"],
-            registry=registry,
-        )
-        self._forward_requests = Counter(
-            "eventsink_forward_requests",
-            "Requests to a vendor by what its answer meant; look at the log when later or stopped rise.",
-            ["agent", "verdict"],
-            registry=registry,
-        )
-        self._forward_held = Counter(
-            "eventsink_forward_held_events",
-            "Events that wait because the vendor throttles their user; those of others go on.",
-            ["agent"],
-            registry=registry,
-        )
-        self._forward_pending = Gauge(
-            "eventsink_forward_pending_events",
-            "Events on their way to a vendor; at 20 000 the agent reads no further.",
-            ["agent"],
-            registry=registry,
-        )
-        self._breaker_open = Gauge(
-            "eventsink_forward_breaker_open",
-            "1 while a vendor failed so often that it is only tried now and then.",
-            ["agent"],
-            registry=registry,
-        )
-        self._imbalance = Gauge(
-            "eventsink_ledger_imbalance_events",
-            "Received minus the sum of outcomes of an agent; anything but 0 is a fault of eventsink.",
-            ["agent"],
-            registry=registry,
-        )
+    shown_by = ("up", "worker")
 
-    def received(self, group: str, events: int) -> None:
-        self._received.labels(group).inc(events)
+    # -- events --
 
-    def outcomes(self, group: str, agent: str, events: Mapping[Outcome, int]) -> None:
-        for outcome, count in events.items():
-            self._events.labels(group, agent, outcome).inc(count)
+    @counter(
+        remedy="Of dead ones see `eventsink dead list`; of late and duplicate ones look at who sends them."
+    )
+    def events(self, *, group: str, agent: str, outcome: Outcome) -> None:
+        """Events by what became of them, each once for each agent."""
 
-    def skewed(self, group: str, events: int) -> None:
-        self._skewed.labels(group).inc(events)
+    @counter(remedy="None. The sum of an agent's outcomes follows it.")
+    def events_received(self, *, group: str) -> None:
+        """Events that a group read, whatever became of them."""
 
-    def doubled(self, group: str, downloads: int) -> None:
-        self._doubled.labels(group).inc(downloads)
+    @gauge(remedy="Report it: anything but 0 is a fault of eventsink.")
+    def ledger_imbalance_events(self, *, agent: str) -> None:
+        """Events that an agent received, less the sum of its outcomes."""
 
-    def cut(self, group: str, messages: int) -> None:
-        self._cut.labels(group).inc(messages)
+    @counter(remedy="Set the clock of whoever sends them.")
+    def events_skewed(self, *, group: str) -> None:
+        """Events from more than five minutes ahead, which are placed at their arrival."""
 
-    def lag(self, agent: str, *, events: int, seconds: float) -> None:
-        self._lag_events.labels(agent).set(events)
-        self._lag_seconds.labels(agent).set(seconds)
+    @counter(remedy="None: Clowder logs a download twice, and EVENTSINK_DOUBLED_DOWNLOADS_ONCE is set.")
+    def downloads_doubled(self, *, group: str) -> None:
+        """Downloads that were logged twice and are counted once, among the duplicates."""
 
-    def up(self, agent: str, *, running: bool) -> None:
-        self._up.labels(agent).set(running)
+    @counter(
+        remedy="Run the worker, and keep the log longer: embedded by EVENTSINK_LOG_MAX_AGE and "
+        "EVENTSINK_LOG_MAX_BYTES, on RabbitMQ by a policy for its queue (see LogCut in the runbook)."
+    )
+    def log_messages_cut(self, *, group: str) -> None:
+        """Messages, at most, that retention took out of the log before the group read them."""
 
-    def watermark(self, agent: str, seconds: float) -> None:
-        self._watermark.labels(agent).set(seconds)
+    @counter(remedy="Look at who sends so many values, or raise EVENTSINK_KEY_BUDGET.")
+    def keys_over_budget(self, *, rollup: str, tag: str) -> None:
+        """Keys with a value beyond the day's budget of the tag, which were folded into `other`."""
 
-    def checkpoint_age(self, agent: str, seconds: Callable[[], float]) -> None:
-        self._checkpoint.labels(agent).set_function(seconds)
+    @gauge(remedy="Look at the extractors: they took jobs and do not tell how those end.")
+    def jobs_open_over_a_day(self, *, rollup: str) -> None:
+        """Jobs of extractors that began over a day before the watermark and have not ended. Counted once a minute."""
 
-    def sink_write(self, sink: str, outcome: Written, values: int = 1) -> None:
-        self._sink_writes.labels(sink, outcome).inc(values)
+    # -- agents --
 
-    def sink_pending(self, sink: str, values: int) -> None:
-        self._sink_pending.labels(sink).set(values)
+    @gauge(remedy="At 0 look at the log: a vendor refuses everything, or the process stops with an error.")
+    def agent_up(self, *, agent: str) -> None:
+        """1 while the agent runs."""
 
-    def over_budget(self, rollup: str, tag: str) -> None:
-        self._over_budget.labels(rollup, tag).inc()
+    @gauge(
+        remedy="Look for the line with the stack of its tasks in the log, restart the worker, and report it."
+    )
+    def agent_stuck(self, *, agent: str) -> None:
+        """1 while the agent has made no progress for 45 s though the log goes on and nothing that it needs is away."""
 
-    def forwarded(self, agent: str, result: Forwarded, events: int) -> None:
-        self._forwarded.labels(agent, result).inc(events)
+    @gauge(
+        remedy="If it grows, see whether a store is away or slow, or run the group in a worker of its own."
+    )
+    def agent_lag_events(self, *, agent: str) -> None:
+        """Events in the log that the agent is not done with. Exact for what the group has read; a message that is not
+        read yet counts as the mean of those that were, since nobody knows how many events are in it, and as one at
+        first."""
 
-    def forward_ignored(self, agent: str, reason: str) -> None:
-        self._forward_ignored.labels(agent, reason).inc()
+    @gauge(remedy="As for `eventsink_agent_lag_events`.")
+    def agent_lag_seconds(self, *, agent: str) -> None:
+        """Age of the newest event in the batch that the agent folded last, 0 when it is at the end of the log. In a
+        backlog of old events it is their age."""
 
-    def forward_request(self, agent: str, verdict: str) -> None:
-        self._forward_requests.labels(agent, verdict).inc()
+    @gauge(remedy="If it stands still while events come, so does an agent of the group.")
+    def watermark_seconds(self, *, agent: str) -> None:
+        """Event time (Unix) up to which the agent's group believes to have seen everything."""
 
-    def forward_held(self, agent: str, events: int) -> None:
-        self._forward_held.labels(agent).inc(events)
+    @gauge(remedy="If it grows, the store of rows is away or slow: see `/readyz`.")
+    def checkpoint_age_seconds(self, *, agent: str) -> None:
+        """Time since the agent's position was saved; as old as the process before the first time."""
 
-    def forward_pending(self, agent: str, events: int) -> None:
-        self._forward_pending.labels(agent).set(events)
+    @histogram(buckets=BATCH_BUCKETS_S, remedy="If it is long, the store of rows or the archive is slow.")
+    def agent_batch_seconds(self, *, agent: str) -> None:
+        """How long the agent had a batch in hand, as Faust's sensors see it. Its count is the number of batches."""
 
-    def breaker_open(self, agent: str, *, is_open: bool) -> None:
-        self._breaker_open.labels(agent).set(is_open)
+    @counter(remedy="None by itself: it says which groups are slower than what comes.")
+    def group_buffer_full(self, *, group: str) -> None:
+        """How often reading waited because an agent of the group had two batches waiting, as Faust's sensors see it."""
 
-    def jobs_open(self, rollup: str, jobs: int) -> None:
-        self._jobs_open.labels(rollup).set(jobs)
+    # -- sinks and stores --
 
-    def ledger(self, agent: str, received: int, accounted: int) -> None:
-        self._imbalance.labels(agent).inc(received - accounted)
+    @counter(
+        remedy="See the log of the sink; a value that is refused is a dead letter: `eventsink dead list`."
+    )
+    def sink_writes(self, *, sink: str, outcome: Written) -> None:
+        """Values written to, or refused by, a sink; of `unavailable`, tries."""
+
+    @gauge(remedy="If it grows, the sink is away or slow: see its own log.")
+    def sink_pending(self, *, sink: str) -> None:
+        """Values that wait for the sink."""
+
+    @gauge(remedy="Bring it back; nothing is lost meanwhile. `/readyz` says what it answered.")
+    def dependency_away(self, *, dependency: str) -> None:
+        """1 while a server or a file that the agents need does not answer, 0 while it does."""
+
+    # -- services that monitors watch --
+
+    @gauge(remedy="Look at the service, first in the regions that say 0.")
+    def service_up(self, *, service: str, region: str) -> None:
+        """1 if the results that hold now say up, 0 if any says down; region `all` is the majority of those known. Not
+        exported while nothing is known, nor in maintenance."""
+
+    @gauge(remedy="None. At 0 without `eventsink_service_up` no monitor reports any more.")
+    def service_in_maintenance(self, *, service: str) -> None:
+        """1 in announced maintenance, else 0; of services with a result in the last day."""
+
+    # -- forwarders --
+
+    @counter(remedy="Doubtful ones may have arrived, and are not sent twice: see the log for why.")
+    def forwarded_events(self, *, agent: str, result: Forwarded) -> None:
+        """Events that went to a vendor."""
+
+    @counter(remedy="None: look at the selection and the sample of the forwarder if it is not what you want.")
+    def forward_ignored_events(self, *, agent: str, reason: str) -> None:
+        """Events that were not sent: of another type, left out by the sample, without consent, too old."""
+
+    @counter(remedy="Look at the log when `later` or `stopped` rise.")
+    def forward_requests(self, *, agent: str, verdict: str) -> None:
+        """Requests to a vendor by what its answer meant."""
+
+    @counter(remedy="None: the vendor throttles some user, the events of others go on.")
+    def forward_held_events(self, *, agent: str) -> None:
+        """Events that wait because the vendor throttles their user."""
+
+    @gauge(remedy="If it stays at 20 000 (google: 1000) the vendor is slow: the agent reads no further.")
+    def forward_pending_events(self, *, agent: str) -> None:
+        """Events on their way to a vendor."""
+
+    @gauge(remedy="See whether the vendor is reachable from here; its events are kept.")
+    def forward_breaker_open(self, *, agent: str) -> None:
+        """1 while a vendor failed so often that it is only tried now and then."""
+
+
+class IngestMetrics(Instruments):
+    """The emergency ingest: `POST /v1/events` and `POST /service`."""
+
+    shown_by = ("up", "web")
+
+    @counter(remedy="503: log and spool are away or full; 401: a wrong key; 429: a key that asks too often.")
+    def ingest_requests(self, *, code: str) -> None:
+        """Requests that brought events, by status."""
+
+    @counter(remedy="Many `unknown`, or any `limited`: see who tries. `scope`: make the key that is needed.")
+    def ingest_refused_keys(self, *, reason: str) -> None:
+        """Requests that were not let in, by what is wrong with their key."""
+
+
+class SpoolMetrics(Instruments):
+    """What waits on the disk of the ingest for the broker. Not where the log is embedded."""
+
+    shown_by = ("up", "web")
+
+    @gauge(remedy="If they stay, bring the broker back.")
+    def spool_events(self) -> None:
+        """Accepted events that wait in the spool for the broker."""
+
+    @gauge(
+        remedy="Near `eventsink_spool_limit_bytes` bring the broker back or raise EVENTSINK_SPOOL_MAX_BYTES."
+    )
+    def spool_bytes(self) -> None:
+        """Bytes of its file that the spool uses."""
+
+    @gauge(remedy="None: it is EVENTSINK_SPOOL_MAX_BYTES.")
+    def spool_limit_bytes(self) -> None:
+        """Bytes at which the spool takes nothing more, and the ingest answers 503."""
+
+    @gauge(remedy="As for `eventsink_spool_events`.")
+    def spool_oldest_seconds(self) -> None:
+        """How long the oldest event in the spool has waited; 0 where none does."""
+
+    @gauge(remedy="Raise the broker's max_message_size and restart.")
+    def spool_refused_events(self) -> None:
+        """Accepted events that the broker never takes; they are kept in spool.db."""
+
+
+class ConnectionMetrics(Instruments):
+    """Connections of HTTP."""
+
+    shown_by = ("up", "worker", "web", "monitor")
+
+    @gauge(remedy="At EVENTSINK_WEB_MAX_CONNECTIONS further ones are refused.")
+    def web_connections(self) -> None:
+        """Connections to this process."""
+
+    @counter(remedy="Raise EVENTSINK_WEB_MAX_CONNECTIONS, or see who holds them.")
+    def web_connections_refused(self) -> None:
+        """Connections answered with 503 because there were too many."""
+
+
+class MonitorMetrics(Instruments):
+    """A monitor: its checks, and what waits for the ingest."""
+
+    shown_by = ("monitor",)
+
+    @counter(remedy="Many `unknown`: the monitor lacks something, its log says what.")
+    def monitor_checks(self, *, kind: str, service: str, result: Result) -> None:
+        """Checks by result."""
+
+    @gauge(remedy="At 0 look at the service.")
+    def monitor_service_up(self, *, kind: str, service: str) -> None:
+        """1 if the last check that could tell found the service up, 0 if down."""
+
+    @gauge(remedy="Renew the certificate.")
+    def monitor_certificate_days_left(self, *, kind: str, service: str) -> None:
+        """Whole days until the certificate that the service shows ends; below 0 it has ended."""
+
+    @counter(remedy="Report what the log says of them.")
+    def monitor_probe_restarts(self, *, kind: str, service: str, why: Restart) -> None:
+        """Probes that were built anew because they hung or crashed."""
+
+    @counter(remedy="`none`: it does not answer; 401 and 403: mend the key; 5xx: see the ingest.")
+    def monitor_posts(self, *, code: str) -> None:
+        """Requests to the endpoint, by status."""
+
+    @gauge(remedy="If they stay, bring the endpoint back or mend the key.")
+    def monitor_outbox_events(self) -> None:
+        """Results that wait for the endpoint."""
+
+    @gauge(
+        remedy="Near `eventsink_monitor_outbox_limit_bytes` bring the endpoint back or raise outbox_max_bytes."
+    )
+    def monitor_outbox_bytes(self) -> None:
+        """Bytes of its file that the outbox uses."""
+
+    @gauge(remedy="None: it is outbox_max_bytes.")
+    def monitor_outbox_limit_bytes(self) -> None:
+        """Bytes at which results are dropped."""
+
+    @gauge(remedy="As for `eventsink_monitor_outbox_events`.")
+    def monitor_outbox_oldest_seconds(self) -> None:
+        """Age of the oldest result in the outbox, 0 where there is none."""
+
+    @gauge(remedy="Raise outbox_max_bytes, or bring the endpoint back sooner.")
+    def monitor_outbox_dropped_events(self) -> None:
+        """Results dropped because the outbox was full, since its file was made."""
+
+    @gauge(remedy="The monitor's log says why.")
+    def monitor_outbox_refused_events(self) -> None:
+        """Results that the endpoint will never take, since the file was made."""
+
+
+#: All there are, in the order of the page.
+EVERYTHING: Sequence[type[Instruments]] = (
+    Metrics,
+    IngestMetrics,
+    SpoolMetrics,
+    ConnectionMetrics,
+    MonitorMetrics,
+)

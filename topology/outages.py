@@ -21,11 +21,18 @@ LONGEST_DELAY_S = 5.0
 
 
 class Outages:
-    """What is away at present, by name, and why. ``sleep`` is injected: tests do not wait."""
+    """What is away at present, by name, and why. ``sleep`` is injected: tests do not wait. ``whole``: see ``part``."""
 
-    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep, whole: Outages | None = None
+    ) -> None:
         self._sleep = sleep
+        self._whole = whole or self
         self._away: dict[str, str] = {}
+
+    def part(self) -> Outages:
+        """For one of several that share dependencies: ``away`` of it is what it waits for itself. The whole has all."""
+        return Outages(self._sleep, self._whole)
 
     @property
     def away(self) -> Mapping[str, str]:
@@ -38,17 +45,20 @@ class Outages:
         ``call`` must be harmless to repeat. Everything else that it raises passes through.
         """
         delay = FIRST_DELAY_S
+        whole = self._whole
         while True:
             try:
                 result = await call()
             except Unavailable as error:
-                if name not in self._away:
+                if name not in whole._away:
                     log.warning("%s is away, waiting for it, nothing is lost: %s", name, error)
-                self._away[name] = str(error)
+                self._away[name] = whole._away[name] = str(error)
                 await self._sleep(pause(delay, error.retry_after))
                 delay = min(delay * 2, LONGEST_DELAY_S)
             else:
-                if self._away.pop(name, None) is not None:
+                known = whole._away.pop(name, None)
+                self._away.pop(name, None)
+                if known is not None:
                     log.warning("%s is back", name)
                 return result
 

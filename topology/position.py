@@ -9,7 +9,7 @@ offset 0, and its events are not the old ones. The index counts events within on
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import NewType
 
 Position = NewType("Position", int)
@@ -57,4 +57,5 @@ def written(at: Position) -> str:
     """``epoch/offset/index``, as people see it in tables and logs; ``-`` for no place in the log."""
     if at < 0:
         return "-"
-    return "/".join(map(str, astuple(place(at))))
+    there = place(at)
+    return f"{there.epoch}/{there.offset}/{there.index}"

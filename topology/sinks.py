@@ -10,11 +10,20 @@ Writes raise ``Unavailable`` (same call again later) or ``Refused`` (never again
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from topology.position import Position
+from topology.totals import Fold
 
 Value = int | float
+
+#: Conditions on tags: the value that each must have, or those of which it must have one.
+Where: TypeAlias = Mapping[str, str | Sequence[str]]
+
+
+def wanted_values(where: Where) -> Mapping[str, Sequence[str]]:
+    """The values that each tag may have."""
+    return {tag: (wanted,) if isinstance(wanted, str) else wanted for tag, wanted in where.items()}
 
 
 class Point(NamedTuple):
@@ -43,6 +52,22 @@ class RollupSink(Protocol):
         """Durably write all points. ``Refused`` means that none or an unknown part was written and that
         at least one point can never be: write halves to find it."""
 
+    async def totals(
+        self,
+        rollup: str,
+        window: str,
+        *,
+        since: int,
+        until: int,
+        by: Sequence[str],
+        folds: Mapping[str, Fold],
+        each_window: bool = False,
+    ) -> Sequence[Point]:
+        """The points of [since, until) folded into one for each combination of the tags ``by`` (and, with
+        ``each_window``, each window), in no order; its time is ``since``, or the window's start. Sums beyond 2^53 are
+        rounded. A field that no point has is 0 in a sum and left out of a maximum. ``folds`` has a sum, or points that
+        have nothing but a ``MaxOf`` may be left out."""
+
     async def query(
         self,
         rollup: str,
@@ -50,11 +75,11 @@ class RollupSink(Protocol):
         *,
         since: int | None,
         until: int | None,
-        where: Mapping[str, str],
+        where: Where,
         limit: int,
     ) -> Sequence[Point]:
         """Points whose window starts in [since, until) (epoch seconds) and whose tags match exactly,
-        ascending by time, then tags."""
+        ascending by time, then tags. No value of a tag matches no point."""
 
 
 class RawEvent(NamedTuple):
@@ -90,12 +115,12 @@ class RawEvents(Protocol):
         *,
         since: int | None,
         until: int | None,
-        type: str | None,
+        type: str | Sequence[str] | None,
         limit: int,
         before: tuple[int, Position] | None = None,
     ) -> Sequence[RawEvent]:
-        """Events with time in [since, until) (epoch milliseconds), newest first by time, then by
-        position; ``before`` continues below the (time, position) of the last one returned."""
+        """Events with time in [since, until) (epoch milliseconds) and of this type, or of one of these, newest first
+        by time, then by position; ``before`` continues below the (time, position) of the last one returned."""
 
 
 class DeadLetter(NamedTuple):
@@ -126,11 +151,16 @@ class DeadLetters(Protocol):
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Durably keep each letter whose id is not there yet."""
 
-    async def list(self, *, limit: int) -> Sequence[DeadLetter]:
-        """The newest first, by position."""
+    async def list(
+        self, *, limit: int, before: tuple[Position, str, str] | None = None
+    ) -> Sequence[DeadLetter]:
+        """The newest first, by position, agent and id; ``before`` continues below these of the last one returned."""
 
     async def get(self, id: str) -> DeadLetter | None:
         """One letter."""
 
     async def count(self) -> int:
         """How many there are."""
+
+    async def remove(self, ids: Sequence[str]) -> int:
+        """Durably forget these letters; returns how many of them were there."""

@@ -1,5 +1,5 @@
 """What survives a restart: rows, arrivals, requests, generations and positions. One interface, two
-implementations (``sqlite/state.py``, ``mongo/state.py``), one conformance suite (``tests/topology/test_state.py``).
+implementations (``sqlite/state.py``, ``mongo/state.py``), one conformance suite (``tests/topology/test_state*.py``).
 
 Every call raises ``Unavailable`` while the store is away; each may then be repeated as it is.
 """

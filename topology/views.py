@@ -20,7 +20,7 @@ from topology.group.intake import dead_letter
 from topology.group.reading import Reading
 from topology.metrics import Outcome
 from topology.parts import GroupParts
-from topology.position import Position
+from topology.position import Position, written
 from topology.rollups.operators import AnyRollup
 from topology.sinks import RawEvent
 
@@ -38,6 +38,7 @@ class View:
         self._reading = reading
         self._parts = parts
         self._forwarder = forwarder
+        self.received = batch.received
         self._after = reading.positions[agent.name]
         #: The batch on its way to a vendor; None where this agent forwards nothing.
         self.consignment: Consignment | None = None
@@ -53,9 +54,8 @@ class View:
             await self._fold(rollup, self._batch.by_type)
         except EventsinkError:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - told of with the events that are to blame
             # Nothing of the batch was folded. One event is to blame: find it, keep the others.
-            log.exception("agent %s failed on a batch, trying its events one by one", self._agent.name)
             for event in self._batch.events:
                 try:
                     await self._fold(rollup, by_type([event]))
@@ -76,7 +76,6 @@ class View:
         try:
             await self._keep(raw)
         except Refused:
-            log.exception("the archive refused a batch, trying its events one by one")
             for event in self._batch.events:
                 if event.position > self._after:
                     try:
@@ -89,13 +88,22 @@ class View:
         if self._forwarder is None:
             raise RuntimeError(f"agent {self._agent.name} forwards, and no vendor is set for it")
         self.consignment = await self._forwarder.take(self._batch)
+        # It may wait long for its end, behind others; the events that are on their way are kept there.
+        self._batch = self._batch._replace(events=(), by_type={})
 
     async def _keep(self, raw: Sequence[RawEvent]) -> None:
         archive = self._parts.raw_events
         await self._parts.outages.ridden_out(archive.name, lambda: archive.insert(raw))
 
     async def _bury(self, event: LogEvent, error: Exception) -> None:
-        log.error("agent %s cannot process event %s: %r", self._agent.name, event.position, error)
+        if not self._dead:  # one line for the batch: its other events are in the letters and in the metrics
+            log.error(
+                "agent %s cannot process an event, which is a dead letter now (`eventsink dead list`): %r",
+                self._agent.name,
+                error,
+                exc_info=error,
+                extra={"position": written(event.position)},
+            )
         self._dead.add(event.position)
         letter = dead_letter(
             event.position,
@@ -128,14 +136,15 @@ class View:
             "ignored": ignored,
         }
         metrics = self._parts.metrics
-        metrics.outcomes(group, self._agent.name, outcomes)
+        for outcome, events_of_it in outcomes.items():
+            metrics.events(group=group, agent=self._agent.name, outcome=outcome).inc(events_of_it)
         accounted = sum(outcomes.values())
-        metrics.ledger(self._agent.name, self._batch.received, accounted)
-        if accounted != self._batch.received:
+        metrics.ledger_imbalance_events(agent=self._agent.name).inc(self.received - accounted)
+        if accounted != self.received:
             log.warning(
                 "the ledger of agent %s does not balance: %d events received, %d accounted for (%s); please report it",
                 self._agent.name,
-                self._batch.received,
+                self.received,
                 accounted,
                 ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()),
             )

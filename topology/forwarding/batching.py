@@ -24,9 +24,6 @@ class Waiting:
         self._since: dict[str, float] = {}
         self._changed = asyncio.Event()
 
-    def __len__(self) -> int:
-        return sum(map(len, self._groups.values()))
-
     def put(self, items: Iterable[Item]) -> None:
         now = self._pace.monotonic()
         for item in items:
@@ -45,9 +42,12 @@ class Waiting:
         if items:
             self._changed.set()
 
-    def clear(self) -> None:
+    def clear(self) -> list[Item]:
+        """Forget all, and return them."""
+        forgotten = [item for group in self._groups.values() for item in group]
         self._groups.clear()
         self._since.clear()
+        return forgotten
 
     async def due(self) -> None:
         """Return when a request should go."""
@@ -60,17 +60,7 @@ class Waiting:
             left = self._since[together] + self._limits.linger_s - self._pace.monotonic()
             if left <= 0 or len(group) >= self._limits.events:
                 return
-            await self._changed_within(left)
-
-    async def _changed_within(self, seconds: float) -> None:
-        timer = asyncio.ensure_future(self._pace.sleep(seconds))
-        change = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait((timer, change), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (timer, change):
-                each.cancel()
-            await asyncio.gather(timer, change, return_exceptions=True)
+            await _either(self._changed, left, self._pace)
 
     def take(self) -> list[Item]:
         """The items of one request; none where there are none."""
@@ -99,9 +89,6 @@ class Holding:
         self._order = itertools.count()
         self._changed = asyncio.Event()
 
-    def __len__(self) -> int:
-        return len(self._resting)
-
     def hold(self, items: Iterable[Item], ids: Iterable[str], for_s: float) -> None:
         until = self._pace.monotonic() + for_s
         self._ids.update((each, until) for each in ids)
@@ -125,8 +112,16 @@ class Holding:
                 free.append(item)
         return free
 
-    def clear(self) -> None:
+    @property
+    def rests(self) -> bool:
+        """Whether any item does."""
+        return bool(self._resting)
+
+    def clear(self) -> list[Item]:
+        """Forget all items, not the ids, and return them."""
+        forgotten = [item for _, _, item in self._resting]
         self._resting.clear()
+        return forgotten
 
     async def rested(self) -> list[Item]:
         """Those whose time is over; waits until there are some."""
@@ -139,7 +134,19 @@ class Holding:
             if found:
                 return found
             if self._resting:
-                # Whoever comes later rests longer: nothing is due before the first.
-                await self._pace.sleep(self._resting[0][0] - now)
+                # Whoever comes later may rest for less.
+                await _either(self._changed, self._resting[0][0] - now, self._pace)
             else:
                 await self._changed.wait()
+
+
+async def _either(changed: asyncio.Event, seconds: float, pace: Pace) -> None:
+    """Return when something changed, at the latest after ``seconds``."""
+    timer = asyncio.ensure_future(pace.sleep(seconds))
+    change = asyncio.ensure_future(changed.wait())
+    try:
+        await asyncio.wait((timer, change), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in (timer, change):
+            each.cancel()
+        await asyncio.gather(timer, change, return_exceptions=True)

@@ -34,6 +34,8 @@ class Breaker:
         self._pace = pace
         self._failures = 0
         self._until = 0.0
+        #: Until when the vendor wishes for no request.
+        self._wished_until = 0.0
         self._probing = False
         self._changed = asyncio.Event()
 
@@ -44,7 +46,7 @@ class Breaker:
     async def admitted(self) -> None:
         """Return when a request may go."""
         while True:
-            left = self._until - self._pace.monotonic()
+            left = max(self._until, self._wished_until) - self._pace.monotonic()
             if left > 0:
                 await self._pace.sleep(left)
             elif self._failures and self._probing:
@@ -55,7 +57,8 @@ class Breaker:
                 return
 
     def succeeded(self) -> None:
-        """It was answered, whatever the answer means for the events."""
+        """It was answered, whatever the answer means for the events. What another answer wished for still holds: this
+        request was on its way already."""
         self._failures, self._until = 0, 0.0
         self._probed()
 
@@ -71,7 +74,7 @@ class Breaker:
             pause = min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S)
             self._until = now + pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         if retry_after_s is not None:
-            self._until = max(self._until, now + retry_after_s)
+            self._wished_until = max(self._wished_until, now + retry_after_s)
         self._probed()
 
     def _probed(self) -> None:

@@ -46,12 +46,21 @@ class Item:
     parcel: Parcel
     consignment: Consignment
 
+    @property
+    def bytes(self) -> int:
+        """About what it holds in memory."""
+        return len(self.event.original) + len(self.parcel.body)
+
 
 class Consignments:
-    """Those of one forwarder, the first first."""
+    """Those of one forwarder, the first first. ``finished`` is called when some were."""
 
-    def __init__(self) -> None:
+    def __init__(self, finished: Callable[[], None]) -> None:
         self._all: deque[Consignment] = deque()
+        self._finished = finished
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def begin(self, reading: int) -> Consignment:
         made = Consignment(reading)
@@ -63,10 +72,12 @@ class Consignments:
         """Finish what is over, from the first on."""
         while self._all and self._all[0].over:
             self._all.popleft().finish()
+        self._finished()
 
     def forget(self) -> None:
         """Those of a reading that was given up: nobody is told any more."""
         self._all.clear()
+        self._finished()
 
 
 def _nothing() -> None:

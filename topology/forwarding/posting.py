@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 from yarl import URL
 
+from topology.forwarding.addresses import SHORTEST_HIDDEN_CHARACTERS
 from topology.forwarding.vendor import Answer, Limits, Request
 
 CONNECT_TIMEOUT_S = 5.0
 #: Of an answer no more is read.
 MAX_ANSWER_BYTES = 4 << 20
-#: A shorter one is a part of ordinary words: hiding it would hide what is wrong.
-SHORTEST_HIDDEN_CHARACTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,15 @@ class Unanswered:
 class Poster:
     """Connections to one vendor. Never repeats a request by itself. Make and close it in the loop."""
 
-    def __init__(self, limits: Limits, secrets: Sequence[str]) -> None:
+    def __init__(self, limits: Limits, secrets: Sequence[str], clock_ms: Callable[[], int]) -> None:
+        self._clock_ms = clock_ms
         self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_HIDDEN_CHARACTERS]
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limits.in_flight),
-            timeout=aiohttp.ClientTimeout(total=limits.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            # Of everything before the first byte, the look-up of the name too: what took too long was not sent.
+            timeout=aiohttp.ClientTimeout(
+                total=limits.timeout_s, connect=min(CONNECT_TIMEOUT_S, limits.timeout_s / 2)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -60,10 +63,18 @@ class Poster:
                     while not response.content.at_eof() and len(body) < MAX_ANSWER_BYTES:
                         body += await response.content.read(MAX_ANSWER_BYTES - len(body))
                 except (aiohttp.ClientError, OSError):
-                    return Answer(status=response.status, headers=headers, body=b"", whole=False)
+                    return Answer(
+                        status=response.status,
+                        headers=headers,
+                        body=b"",
+                        received_ms=self._clock_ms(),
+                        whole=False,
+                    )
                 for secret in self._secrets:  # a server may repeat what it was sent
                     body = body.replace(secret.encode(), b"***")
-                return Answer(status=response.status, headers=headers, body=body)
+                return Answer(
+                    status=response.status, headers=headers, body=body, received_ms=self._clock_ms()
+                )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return NotSent(self._clean(error))
         except TimeoutError:

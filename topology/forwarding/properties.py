@@ -1,13 +1,14 @@
 """What of an event may go to a third party. An allow list: a field that is not here stays, whatever it holds.
 
 Names, e-mail addresses and titles never go out. A text that could hold one is left out or, where something has to be
-said of it (a user, a page), replaced.
+said of it (whose, of what, which page), replaced: only what is plainly an id goes out as it is (docs/decisions/0039).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from schemas.clowder1 import ANONYMOUS
@@ -26,10 +27,24 @@ ALLOWED = (
     "bytes",
     "items",
 )
+#: Those that name something of a person's, with what stands before the digest.
+_IDS = {
+    "resource_id": "resource",
+    "dataset_id": "dataset",
+    "space_id": "space",
+    "file_id": "file",
+    "job_id": "job",
+}
 
-#: No spaces and no ``@``: what is written so is an id, not a person or a title.
+#: Of installations, programs and kinds of things. No spaces and no ``@``.
 _PLAIN = re.compile(r"[A-Za-z0-9._:/+-]{1,256}")
-_USER = re.compile(r"[A-Za-z0-9._:-]{5,128}")
+#: ObjectId, UUID, ULID, number, or a number behind a letter or two. A word could be a name.
+_ID = re.compile(
+    r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-7][0-9A-HJKMNP-TV-Z]{25}"
+    r"|(?:[A-Za-z]{1,2}[-_]?)?[0-9]{1,20}"
+)
+#: Vendors take no shorter ones.
+_SHORTEST_USER_CHARACTERS = 5
 #: Ids that vendors refuse, and whoever is not logged in.
 _NOBODY = frozenset({"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "-1", ""})
 #: Parts of a path that are the same for everybody.
@@ -82,7 +97,10 @@ def properties(event: Event) -> dict[str, str | int]:
     found: dict[str, str | int] = {}
     for name in ALLOWED:
         value = getattr(event, name, None)
-        if isinstance(value, int) or (isinstance(value, str) and _PLAIN.fullmatch(value)):
+        if isinstance(value, str) and name in _IDS:
+            if value:
+                found[name] = value if _ID.fullmatch(value) else f"{_IDS[name]}-{derived(value)}"
+        elif isinstance(value, int) or (isinstance(value, str) and _PLAIN.fullmatch(value)):
             found[name] = value
     if isinstance(event, PageViewed):
         found["page"] = page(event.url)
@@ -106,14 +124,16 @@ def page(url: str) -> str:
 
 
 def user_of(event: Event) -> str | None:
-    """The user's id as vendors take it; None for whoever is not known. One that could be a name's or an address is
+    """The user's id as vendors take it; None for whoever is not known. One that could be a name or an address is
     replaced by a text that is always the same for it."""
     given = event.user_id
     if given is None or given.strip().lower() in _NOBODY or not given.strip("0") or given == ANONYMOUS:
         return None
-    return given if _USER.fullmatch(given) else f"user-{derived(given)}"
+    plain = len(given) >= _SHORTEST_USER_CHARACTERS and _ID.fullmatch(given)
+    return given if plain else f"user-{derived(given)}"
 
 
+@lru_cache(maxsize=4096)
 def derived(*texts: str | None) -> str:
     """32 hex digits that follow from the texts and do not tell them."""
     digest = hashlib.sha256()

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
 
 from topology.batch import LogEvent
@@ -50,11 +52,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """``whole`` is False where the connection was lost in the middle of the body; header names in small letters."""
+    """``whole`` is False where the connection was lost in the middle of the body; header names in small letters.
+    ``received_ms``: when it came, by the wall clock."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    received_ms: int
     whole: bool = True
 
     def document(self) -> Mapping[str, Any]:
@@ -67,19 +71,37 @@ class Answer:
 
     @property
     def retry_after_s(self) -> float | None:
-        """What ``Retry-After`` says in seconds; a date is left to the backoff."""
+        """What ``Retry-After`` asks for, a number or a date, in seconds from the answer on; None: nothing."""
         stated = self.headers.get("retry-after", "").strip()
-        if not re.fullmatch(r"[0-9]{1,9}", stated):
+        if re.fullmatch(r"[0-9]+", stated):
+            asked = float(stated)
+        elif (until := _date(stated)) is not None:
+            # By the clock that the date was read from, where it is told: ours may be another.
+            since = _date(self.headers.get("date", "")) or datetime.fromtimestamp(
+                self.received_ms / 1000, UTC
+            )
+            asked = max(0.0, (until - since).total_seconds())
+        else:
             return None
-        return min(float(stated), LONGEST_RETRY_AFTER_S)
+        return min(asked, LONGEST_RETRY_AFTER_S)
 
     @property
     def words(self) -> str:
         """The status and the beginning of the body, in one line."""
         said = self.document().get("error")
         text = " ".join((said if isinstance(said, str) else self.body.decode(errors="replace")).split())
+        text = "".join(each if each.isprintable() else "?" for each in text[: _MAX_WORDS + 1])
         text = text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
         return f"{self.status} ({text})" if text else str(self.status)
+
+
+def _date(text: str) -> datetime | None:
+    """A date of HTTP, in each of its three forms."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 class Trial(NamedTuple):

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import msgspec
 
 from topology.errors import Superseded
 from topology.group.delivery import Delivery
 from topology.group.reading import Reading
-from topology.group.rows import Row
+from topology.group.rows import Row, Saved, Unsaved
 from topology.jobs.job import JobRollup
 from topology.parts import GroupParts
 from topology.position import NOWHERE
@@ -85,9 +86,12 @@ class Checkpoints:
             await self._save_group(
                 msgspec.structs.replace(self._saved, read_up_to=state.read_up_to, digest=state.digest)
             )
-        ranks = self._ranks
-        unsaved.sort(key=lambda each: ranks.get(each.row.key.table, 0))
-        owing = await reading.rows.save(unsaved)  # 1
+        unsaved.sort(key=self._rank)
+        owing: list[Saved] = []
+        # Each rank once the one before is there: beside a derived row in which another worker was first, what it is
+        # derived from must not be saved as if it were in it.
+        for _, of_rank in groupby(unsaved, self._rank):
+            owing += await reading.rows.save(list(of_rank))  # 1
         if self._delivery is not None:
             self._delivery.offer(owing)  # 2
             await self._delivery.delivered(SINK_PATIENCE_S)
@@ -102,6 +106,9 @@ class Checkpoints:
             await self._count_open_jobs(state)
             if state.horizon is not None:
                 await self._purge(reading, state, state.horizon)
+
+    def _rank(self, unsaved: Unsaved) -> int:
+        return self._ranks.get(unsaved.row.key.table, 0)
 
     async def save_beginning(self, reading: Reading) -> None:
         """Save where a reading begins that has folded nothing yet. Waits while the store is away; raises
@@ -168,7 +175,8 @@ class Checkpoints:
                 async def count(jobs: str = jobs) -> int:
                     return await store.count_owed(jobs, before=before)
 
-                self._parts.metrics.jobs_open(rollup.name, await outages.ridden_out("state", count))
+                open_jobs = await outages.ridden_out("state", count)
+                self._parts.metrics.jobs_open_over_a_day(rollup=rollup.name).set(open_jobs)
 
     async def _purge(self, reading: Reading, state: GroupState, horizon: int) -> None:
         """Delete rows before the saved horizon that owe nothing; what a crash leaves goes with the next."""

@@ -18,12 +18,13 @@ import msgspec
 from topology.errors import Refused, Unavailable
 from topology.group.doubt import Doubt, Notes, earlier
 from topology.group.rows import ENCODED_AT_A_TIME, Saved, Table
-from topology.metrics import Metrics
+from topology.metrics import Metrics, Written
 from topology.outages import FIRST_DELAY_S, LONGEST_DELAY_S, Outages, pause
 from topology.position import NOWHERE
 from topology.services.operator import Passing
 from topology.sinks import DeadLetter, DeadLetters, Point, RollupSink
 from topology.state import RowKey, StateStore
+from topology.telling import Telling
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ class Values(Protocol):
 
     def of(self, rows: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
         """What the sink is told of these rows. May wait while the store of rows is away."""
+
+    def found(self, key: RowKey, version: int) -> bool:
+        """The store was seen to owe this row at this version, which another worker may have written since it was last
+        looked at. False where nothing is to be made of it now: it stays owed."""
 
     async def passing(self) -> Passing | None:
         """What is due because time has passed, None where nothing is."""
@@ -97,12 +102,16 @@ class Delivery:
         self._wake = asyncio.Event()
         self._wake.set()
         self._turn = asyncio.Condition()
+        self._refusals = Telling(clock_ms)
         self.away: str | None = None
 
     @property
     def waiting(self) -> int:
         """Values that are in memory and not yet in the sink."""
         return len(self._waiting) + self._in_flight
+
+    def _count(self, outcome: Written, values: int = 1) -> None:
+        self._metrics.sink_writes(sink=self._sink.name, outcome=outcome).inc(values)
 
     def offer(self, saved: Iterable[Saved]) -> None:
         """Take values that were saved with ``owed`` set; an older value of the same row is replaced. What is due
@@ -113,7 +122,7 @@ class Delivery:
                 self._overflowed = True
             elif known is None or known.version < row.version:
                 self._waiting[row.key] = row
-        self._metrics.sink_pending(self._sink.name, self.waiting)
+        self._metrics.sink_pending(sink=self._sink.name).set(self.waiting)
         self._time_passes = True
         self._wake.set()
 
@@ -162,7 +171,7 @@ class Delivery:
                         "%s is away, its rollups are owed, nothing is lost: %s", self._sink.name, error
                     )
                 self.away = str(error)
-                self._metrics.sink_write(self._sink.name, "unavailable")
+                self._count("unavailable")
                 await self._tell()
                 await self._sleep(pause(delay, error.retry_after))
                 delay = min(delay * 2, LONGEST_DELAY_S)
@@ -198,7 +207,7 @@ class Delivery:
             self._values.told(passing)
 
     async def _tell(self) -> None:
-        self._metrics.sink_pending(self._sink.name, self.waiting)
+        self._metrics.sink_pending(sink=self._sink.name).set(self.waiting)
         async with self._turn:
             self._turn.notify_all()
 
@@ -212,6 +221,7 @@ class Delivery:
             self.offer(
                 Saved(row.key, row.version, self._tables[row.key.table].unpack(row.data))
                 for row in found[first : first + ENCODED_AT_A_TIME]
+                if self._values.found(row.key, row.version)
             )
             await asyncio.sleep(0)
 
@@ -233,11 +243,18 @@ class Delivery:
                     middle = len(part) // 2
                     pending += [part[middle:], part[:middle]]
             else:
-                self._metrics.sink_write(self._sink.name, "written", len(part))
+                self._count("written", len(part))
 
     async def _put_aside(self, point: Point, error: Refused) -> None:
-        log.error("%s refused a point of %s for good: %s", self._sink.name, point.rollup, error)
-        self._metrics.sink_write(self._sink.name, "refused")
+        if told := self._refusals.due():
+            log.error(
+                "%s refused %d point(s) for good, they are dead letters now; the last one, of %s: %s",
+                self._sink.name,
+                told,
+                point.rollup,
+                error,
+            )
+        self._count("refused")
         body = msgspec.json.encode(point)
         address = repr((point.rollup, point.window, point.time, point.tags)).encode()
         letter = DeadLetter(
@@ -283,11 +300,11 @@ class Delivery:
 
     async def _write_again(self) -> None:
         """See to it that what is in doubt is written once more."""
-        due, self._doubt = [self._doubt], Doubt()
-        for doubt in (*due, *await self._notes.due()):
+        for doubt in (self._doubt, *await self._notes.due()):
             if doubt.keys:
                 self._overflowed = True
                 await self._owe(doubt.keys)
             if doubt.since_ms is not None:
                 self._values.tell_again(doubt.since_ms)
                 self._time_passes = True
+        self._doubt = Doubt()  # not before it is owed: who ends in between leaves a note of it

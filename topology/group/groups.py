@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -28,12 +29,14 @@ from topology.group.doubt import Notes
 from topology.group.ids import Ids, IdTable
 from topology.group.intake import FUTURE_MS, Intake
 from topology.group.present_values import PresentValues
-from topology.group.reading import ALLOWED_DISORDER_MS, Reading
+from topology.group.reading import Reading
 from topology.group.rows import RowCache, Table
 from topology.group.whereabouts import Whereabouts
 from topology.log import LogReader, LogReplaced
+from topology.metrics import OUTCOMES, WRITTEN
 from topology.parts import GroupParts
-from topology.position import NOWHERE, place
+from topology.position import Position
+from topology.progress import Standing
 from topology.rebuild.rebuilding import Rebuilding
 from topology.rebuild.recomputing import Owner
 from topology.rollups.operators import Kind, Scope, kinds
@@ -46,12 +49,11 @@ T = TypeVar("T")
 
 #: One micro-batch: enough to make the cost of a batch vanish, little enough to fold in tens of milliseconds.
 MOST_MESSAGES = 2000
-MOST_BYTES = 512 << 10
+MOST_BYTES = 256 << 10
 #: Also how soon a quiet log moves the watermark.
 FETCH_TIMEOUT = timedelta(seconds=1)
 #: A stop does not wait longer for a store that is away: what is not saved is read again.
 LAST_CHECKPOINT_S = 2.5
-MEASURE_LAG_EVERY_MS = 5_000
 LOOK_FOR_REQUESTS_EVERY_S = 1.0
 #: How long a rebuild waits for a sink that answers, before it says that it is done.
 REBUILT_PATIENCE_S = 60.0
@@ -66,7 +68,9 @@ class Group:
     def __init__(self, name: str, agents: Sequence[Agent], parts: GroupParts) -> None:
         self.name = name
         self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
-        self._parts = parts
+        #: A rebuild is nothing that the agents wait for, but for the turn that it has.
+        self._rebuilding_parts = parts
+        self._parts = parts = replace(parts, outages=parts.outages.part())
         self._ids_table = f"ids/{name}"
         self._doubles_table = f"doubles/{name}"
         self._rollups = [rollup for agent in agents for rollup in agent.rollups]
@@ -91,9 +95,11 @@ class Group:
         #: One at a time; and a stop lets the one in hand come to its end: a write that was cut off may happen
         #: all the same, and the rows would then look as if another worker had written them.
         self._checkpointing = asyncio.Lock()
-        self._lag_ms = 0
         #: Held by an agent while it has a batch in hand, and by a rebuild of its rows.
         self._turns = {agent.name: asyncio.Lock() for agent in agents}
+        self._in_hand: set[str] = set()
+        #: What runs each agent's body.
+        self._tasks_of: dict[str, asyncio.Task[object] | None] = {}
         self.failed: asyncio.Future[None] | None = None
 
     # -- life --
@@ -137,8 +143,8 @@ class Group:
         self._checkpoints = checkpoints
         self._spawn(self._checkpoint_for_ever)
         for agent in self.agents:
-            parts.metrics.up(agent, running=True)
-            parts.metrics.checkpoint_age(agent, lambda: checkpoints.age_ms / 1000)
+            self._show(agent)
+            parts.metrics.checkpoint_age_seconds(agent=agent).set_function(lambda: checkpoints.age_ms / 1000)
 
     async def stop(self) -> None:
         """Save what is folded, once, without waiting for anything that is away; idempotent.
@@ -167,7 +173,25 @@ class Group:
                 async with asyncio.timeout(LAST_CHECKPOINT_S):
                     await self._delivery.end()
         for agent in self.agents:
-            self._parts.metrics.up(agent, running=False)
+            self._parts.metrics.agent_up(agent=agent).set(0)
+
+    def _show(self, agent: str) -> None:
+        """Export what is counted as 0 from the start: Prometheus sees no rise in what was not there before."""
+        metrics = self._parts.metrics
+        metrics.agent_up(agent=agent).set(1)
+        metrics.agent_stuck(agent=agent).set(0)
+        metrics.ledger_imbalance_events(agent=agent)
+        metrics.events_received(group=self.name)
+        metrics.log_messages_cut(group=self.name)
+        metrics.group_buffer_full(group=self.name)
+        for outcome in OUTCOMES:
+            metrics.events(group=self.name, agent=agent, outcome=outcome)
+        for rollup in self.agents[agent].rollups:
+            for tag in filter(None, rollup.budgeted):
+                metrics.keys_over_budget(rollup=rollup.name, tag=tag)
+        if self._delivery is not None:
+            for written in WRITTEN:
+                metrics.sink_writes(sink=self._parts.rollup_sink.name, outcome=written)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         async def guarded() -> None:
@@ -220,7 +244,7 @@ class Group:
                 watermark=lambda: reading.watermark,
                 told_ms=reading.told_ms,
                 key_budget=parts.key_budget,
-                over_budget=parts.metrics.over_budget,
+                over_budget=lambda rollup, tag: parts.metrics.keys_over_budget(rollup=rollup, tag=tag).inc(),
             ),
         )
         self._reading = reading
@@ -261,13 +285,13 @@ class Group:
                     lambda: reader.fetch(limit=MOST_MESSAGES, max_bytes=MOST_BYTES, timeout=FETCH_TIMEOUT),
                 )
                 if reader.cut > counted:
-                    self._parts.metrics.cut(self.name, reader.cut - counted)
+                    self._parts.metrics.log_messages_cut(group=self.name).inc(reader.cut - counted)
                     counted = reader.cut
                 if not messages:
                     await self._quiet(reading, reader)
                     continue
                 batch = await reading.intake.admit(messages, epoch=epoch, reading=reading.number)
-                reading.handed(batch.last, batch.digest)
+                reading.handed(batch.last, batch.digest, messages=len(messages), events=batch.received)
                 yield batch
         finally:
             await reader.close()
@@ -306,25 +330,33 @@ class Group:
     async def batches(self, agent: Agent, stream: AsyncIterator[Batch]) -> Batches:
         """The batches of a Faust stream as this agent sees them. When the agent asks for the next one,
         what it did with the last one counts as done."""
+        self._tasks_of[agent.name] = asyncio.current_task()
         async for batch in stream:
             async with self._turns[agent.name]:
                 reading = self.reading
                 if batch.reading != reading.number:
                     continue
                 view = View(agent, batch, reading, self._parts, self._forwarders.get(agent.name))
-                yield view
-                settled = partial(self._settled, agent.name, view, batch, reading)
+                self._in_hand.add(agent.name)
+                try:
+                    yield view
+                finally:
+                    self._in_hand.discard(agent.name)
+                settled = partial(self._settled, agent.name, view, batch.last, batch.latest_ms, reading)
                 if view.consignment is None:
                     settled()
                 else:
                     view.consignment.then(settled)
 
-    def _settled(self, agent: str, view: View, batch: Batch, reading: Reading) -> None:
+    def _settled(
+        self, agent: str, view: View, last: Position, latest_ms: int | None, reading: Reading
+    ) -> None:
+        """Takes no batch: where events are forwarded it may be called long after."""
         view.count(self.name)
-        if batch.latest_ms is not None:
+        if latest_ms is not None:
             # A stamp of somebody else's may lie in the future: nothing has passed that is yet to come.
-            reading.seen(agent, min(batch.latest_ms, self._parts.clock_ms() + FUTURE_MS))
-        reading.done(agent, batch.last)
+            reading.seen(agent, min(latest_ms, self._parts.clock_ms() + FUTURE_MS))
+        reading.done(agent, last, events=view.received)
 
     # -- checkpoints --
 
@@ -342,7 +374,7 @@ class Group:
             except Conflict as conflict:
                 await self._start_over(conflict)
             else:
-                await self._measure(reading)
+                self._measure(reading)
 
     async def _start_over(self, conflict: Conflict) -> None:
         """Rows changed under us: what was folded on top of them is void, so read again from what is saved.
@@ -389,7 +421,7 @@ class Group:
                 checkpoint=self.checkpoint,
                 delivered=lambda: self._started(self._delivery).delivered(REBUILT_PATIENCE_S),
             ),
-            self._parts,
+            self._rebuilding_parts,
         )
         while True:
             await rebuilding.carry_out_all()
@@ -403,25 +435,38 @@ class Group:
 
     # -- health --
 
-    async def _measure(self, reading: Reading) -> None:
-        metrics = self._parts.metrics
-        now = self._parts.clock_ms()
-        for agent in self.agents:
-            if reading.watermark is not None:
-                metrics.watermark(agent, reading.watermark / 1000)
-        if now - self._lag_ms < MEASURE_LAG_EVERY_MS:
+    def _measure(self, reading: Reading) -> None:
+        if reading.watermark is not None:
+            for agent in self.agents:
+                self._parts.metrics.watermark_seconds(agent=agent).set(reading.watermark / 1000)
+
+    def measure_lag(self, end: int) -> None:
+        """Export how far each agent is behind a log whose next message gets the offset ``end``."""
+        reading = self._reading
+        if reading is None:
             return
-        self._lag_ms = now
-        try:
-            end = await self._parts.log.end_offset()
-        except Unavailable:
-            return  # the reader waits for the log and says so; the last known lag stays
-        for agent, at in reading.positions.items():
-            behind = end if at == NOWHERE else max(0, end - place(at).offset - 1)
-            seconds = 0.0
-            if behind and reading.watermark is not None:
-                seconds = max(0.0, (now - reading.watermark - ALLOWED_DISORDER_MS) / 1000)
-            metrics.lag(agent, events=behind, seconds=seconds)
+        for agent in self.agents:
+            behind = reading.lag(agent, end)
+            newest = reading.newest(agent) if behind else None
+            seconds = 0.0 if newest is None else max(0.0, (self._parts.clock_ms() - newest) / 1000)
+            self._parts.metrics.agent_lag_events(agent=agent).set(behind)
+            self._parts.metrics.agent_lag_seconds(agent=agent).set(seconds)
+
+    def standing_of(self, agent: str, end: int | None) -> Standing:
+        """How far the agent is, for whoever watches whether it gets on. ``end``: of the log, None where unknown. What
+        is away excuses it where its own group waits for that."""
+        reading = self.reading
+        forwarder = self._forwarders.get(agent)
+        rebuilding = agent not in self._in_hand and self._turns[agent].locked()
+        return Standing(
+            reached=(reading.number, reading.positions[agent], 0 if forwarder is None else forwarder.answers),
+            behind=reading.handed_up_to > reading.positions[agent]
+            or (end is not None and reading.lag(agent, end) > 0),
+            excused=bool(self._parts.outages.away)
+            or rebuilding
+            or (forwarder is not None and forwarder.waits),
+            task=self._tasks_of.get(agent),
+        )
 
     @property
     def sink_away(self) -> str | None:

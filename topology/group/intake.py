@@ -89,10 +89,10 @@ class Intake:
         if self._doubles is not None:
             doubled = await self._doubles.among(events)
             if doubled:
-                self._metrics.doubled(self._group, len(doubled))
+                self._metrics.downloads_doubled(group=self._group).inc(len(doubled))
                 duplicates = sorted([*duplicates, *doubled])
                 events = _without(events, doubled)
-        self._metrics.received(self._group, len(items) + len(refused))
+        self._metrics.events_received(group=self._group).inc(len(items) + len(refused))
         return Batch(
             reading,
             first=position(epoch, messages[0].offset),
@@ -120,7 +120,7 @@ class Intake:
                 skewed += 1
             events.append(LogEvent(at, time, arrival, event, body))
         if skewed:
-            self._metrics.skewed(self._group, skewed)
+            self._metrics.events_skewed(group=self._group).inc(skewed)
         return events
 
     async def _arrivals(self, items: Sequence[_Item], now: int) -> Mapping[Position, int]:

@@ -11,6 +11,7 @@ from topology.group.rows import Saved
 from topology.rollups.operators import Kind
 from topology.services.operator import Passing, ServiceOperator
 from topology.sinks import Point
+from topology.state import RowKey
 from topology.windows import MINUTE
 
 
@@ -44,6 +45,13 @@ class PresentValues:
                 await asyncio.sleep(0)
         if waiting:
             yield waiting
+
+    def found(self, key: RowKey, version: int) -> bool:
+        reading = self._reading()
+        if not reading.rows.found(key, version):
+            return False
+        reading.operators[self._kinds[key.table].rollup.name].found(key)
+        return True
 
     async def passing(self) -> Passing | None:
         for each in self._reading().timed:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from topology.group.ids import Ids
 from topology.group.intake import Intake
 from topology.group.rows import RowCache
-from topology.position import NOWHERE, Position
+from topology.position import NOWHERE, Position, place
 from topology.rollups.operators import AnyRollup, Operator, Scope, operator
 from topology.services.operator import ServiceOperator
 from topology.state import GroupState
@@ -49,6 +49,12 @@ class Reading:
         #: The first offset that was left when a cut was told of.
         self.told: int | None = None
         self.handed_up_to = min(self.positions.values())
+        #: What this reading gave to the agents, and what each is done with.
+        self.messages_handed = 0
+        self.events_handed = 0
+        self._events_done = dict.fromkeys(self.positions, 0)
+        #: By agent, the newest event time of what it folded last.
+        self._newest: dict[str, int] = {}
         #: An agent that was added later begins anew, and turns time around for nobody.
         self._reached = saved.watermark
         # A checkpoint saves the watermark that it began with, and what the sink was told until it ended.
@@ -97,20 +103,42 @@ class Reading:
         self.positions = dict.fromkeys(self.positions, last)
         self.handed(last, digest)
 
-    def handed(self, last: Position, digest: bytes) -> None:
+    def handed(self, last: Position, digest: bytes, *, messages: int = 0, events: int = 0) -> None:
         """A batch that ends here goes to the agents."""
         self.handed_up_to = last
+        self.messages_handed += messages
+        self.events_handed += events
         if last > self.read_up_to:
             self.read_up_to = last
             self.read_digest = digest
 
-    def done(self, agent: str, last: Position) -> None:
-        """The agent has folded everything up to ``last``."""
+    def done(self, agent: str, last: Position, *, events: int) -> None:
+        """The agent has folded everything up to ``last``: ``events`` more."""
         self.positions[agent] = max(last, self.positions[agent])
+        self._events_done[agent] += events
+
+    def lag(self, agent: str, end: int) -> int:
+        """Events that the agent is not done with, in a log whose next message gets the offset ``end``. Exact for what
+        was handed out; how many events are in a message that was not read, nobody knows: it counts as the mean of
+        those that this reading read."""
+        # An agent that was ahead when this reading began is handed what it knows already.
+        reached = max(self.handed_up_to, self.positions[agent])
+        unread = end if reached == NOWHERE else max(0, end - place(reached).offset - 1)
+        mean = self.events_handed / self.messages_handed if self.messages_handed else 1.0
+        in_hand = self.events_handed - self._events_done[agent] if self.positions[agent] < reached else 0
+        return in_hand + round(unread * mean)
+
+    def newest(self, agent: str) -> int | None:
+        """Event time (epoch milliseconds) of the newest event in what the agent folded last. Unlike a watermark it
+        moves back, in a backlog of old events. Before this reading's first one, what its saved watermark says; None
+        where nothing does."""
+        saved = self._watermarks[agent]
+        return self._newest.get(agent, None if saved is None else saved + ALLOWED_DISORDER_MS)
 
     def seen(self, agent: str, time_ms: int) -> None:
         """The agent has folded an event of this time. Its watermark follows and never goes back: late events
         do not turn time around. One agent that is ahead moves nothing for the others."""
+        self._newest[agent] = time_ms
         at = self._watermarks[agent]
         reached = time_ms - ALLOWED_DISORDER_MS
         self._watermarks[agent] = reached if at is None else max(at, reached)

@@ -292,6 +292,19 @@ class RowCache:
             if row is not None and row.version == version and row.revision == row.saved:
                 row.owed = False
 
+    def found(self, key: RowKey, version: int) -> bool:
+        """The store was seen to have this row at this version, which may be another worker's: what is remembered of
+        the row at another one is void. False where it cannot be dropped, because it changed here or is being loaded:
+        then nothing must be made of it. Whoever saves it has a newer version, or meets the conflict."""
+        self._absent.discard(key)
+        row = self._rows.get(key)
+        if row is None or row.version == version:
+            return True
+        if key in self._dirty or key in self._in_use:
+            return False
+        self._drop(key)
+        return True
+
     def forget(self, wanted: Callable[[Row], bool]) -> None:
         """Drop saved rows that were purged from the store."""
         for key in [key for key, row in self._clean.items() if wanted(row) and key not in self._in_use]:

@@ -102,10 +102,10 @@ class Whereabouts:
         if first is None or reading.told == first:
             return
         reading.told = first
-        self._parts.metrics.cut(self._group, first - offset - 1)
+        self._parts.metrics.log_messages_cut(group=self._group).inc(first - offset - 1)
         log.error(
             "data at risk: the log was cut before it was read: up to %d message(s) are gone for group %s, reading "
-            "on at the first that is left; keep the log longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
+            "on at the first that is left; keep the log longer (LogCut in the runbook says how)",
             first - offset - 1,
             self._group,
         )

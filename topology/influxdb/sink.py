@@ -1,7 +1,7 @@
 """The rollup sink on InfluxDB. The interface and its promises: ``sinks.py``; the choices: docs/decisions/0010.
 
 Written in line protocol to ``/api/v2/write``, read in InfluxQL from ``/query``: 1.8, 2.x and 3.x serve both.
-Nothing is retried here; whoever calls decides that from the type of the error.
+No write is retried here; whoever calls decides that from the type of the error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from yarl import URL
 
 from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
 from topology.influxdb.line_protocol import UNWRITABLE, compressed
-from topology.sinks import Point, Value
+from topology.integers import is_integer_field
+from topology.sinks import Point, Value, Where, wanted_values
+from topology.totals import Fold, MaxOf, whole
 
 T = TypeVar("T")
 
@@ -44,21 +46,11 @@ LONGEST_RETRY_AFTER = timedelta(days=1)
 #: InfluxDB keeps time in signed 64-bit nanoseconds; bounds beyond them are an error there.
 MOST_S = 9_223_372_036
 
-_COUNTS = "events items checks failures fetches unique_users messages_max connections_max"
-_JOBS = "submitted started succeeded failed skipped retried"
-_BYTES = "bytes bytes_added bytes_removed"
-_INTEGERS = frozenset(f"{_COUNTS} {_JOBS} {_BYTES}".split())
-
 #: Statuses of the 4xx that say "later", not "never".
 _PASSING = frozenset({408, 425, 429})
 #: A shorter token is a part of ordinary words: hiding it would hide what is wrong.
 SHORTEST_HIDDEN_CHARACTERS = 4
 _MAX_WORDS = 300
-
-
-def is_integer_field(rollup: str, field: str) -> bool:
-    """Whether a field holds integers: counts of anything, and sums of bytes. Every other one holds floats."""
-    return field in _INTEGERS or field.startswith("files_") or field.endswith("_count")
 
 
 class _NotForItsLines(Refused):
@@ -138,6 +130,52 @@ class InfluxRollups:
                 # A proxy's page says nothing about the points: they are not to be given up for it.
                 raise Unavailable(str(error)) from error
 
+    async def totals(
+        self,
+        rollup: str,
+        window: str,
+        *,
+        since: int,
+        until: int,
+        by: Sequence[str],
+        folds: Mapping[str, Fold],
+        each_window: bool = False,
+    ) -> Sequence[Point]:
+        """Raises like ``write``. Windows have InfluxQL's own names of durations, aligned alike."""
+        # A condition is of all that a statement folds: maxima of what there is are asked for by themselves.
+        counts = {name: fold.counted_by for name, fold in folds.items() if isinstance(fold, MaxOf)}
+        asking = {
+            f" AND {_identifier(count)} > 0": [name for name in counts if counts[name] == count]
+            for count in counts.values()
+        }
+        if len(counts) < len(folds):
+            asking[""] = [name for name in folds if name not in counts]
+        groups = [*map(_identifier, by), *([f"time({window}) fill(none)"] if each_window else [])]
+        found: dict[tuple[int, tuple[tuple[str, str], ...]], dict[str, Value]] = {}
+        sums = {name: 0 for name, fold in folds.items() if fold == "sum"}
+        for condition, names in asking.items():
+            wanted = ", ".join(
+                f"{'sum' if folds[name] == 'sum' else 'max'}({_identifier(name)}) AS {_identifier(name)}"
+                for name in names
+            )
+            statement = (
+                f"SELECT {wanted} FROM {_identifier(rollup)} WHERE "  # noqa: S608 - quoted
+                f'"window" = {_string(window)} AND time >= {_seconds(since)} AND time < {_seconds(until)}'
+                + condition
+                + (f" GROUP BY {', '.join(groups)}" if groups else "")
+            )
+            points, cut = await self._select(rollup, window, statement)
+            if cut:
+                raise Unavailable(
+                    f"InfluxDB at {self._where} cuts its answers: raise max-row-limit in its settings"
+                )
+            for point in points:
+                # Of a single maximum InfluxDB tells when it was, in place of where the range begins.
+                key = point.time if each_window else since, point.tags
+                values = found.setdefault(key, dict[str, Value](sums))
+                values |= {name: whole(value) for name, value in point.fields.items()}
+        return [Point(rollup, window, time, tags, fields) for (time, tags), fields in found.items()]
+
     async def query(
         self,
         rollup: str,
@@ -145,14 +183,19 @@ class InfluxRollups:
         *,
         since: int | None,
         until: int | None,
-        where: Mapping[str, str],
+        where: Where,
         limit: int,
     ) -> Sequence[Point]:
         """Raises like ``write``. Asks page by page: no answer is larger than a page."""
-        if any(UNWRITABLE.search(wanted) for wanted in where.values()):
-            return []  # no point has such a tag; to InfluxQL an empty string would mean "has no such tag"
         conditions = [f'"window" = {_string(window)}']
-        conditions += [f"{_identifier(tag)} = {_string(wanted)}" for tag, wanted in where.items()]
+        for tag, values in wanted_values(where).items():
+            # No point has such a tag; to InfluxQL an empty string would mean "has no such tag".
+            one_of = [
+                f"{_identifier(tag)} = {_string(value)}" for value in values if not UNWRITABLE.search(value)
+            ]
+            if not one_of:
+                return []
+            conditions.append(f"({' OR '.join(one_of)})")
         if until is not None:
             conditions.append(f"time < {_seconds(until)}")
         statement = f"SELECT * FROM {_identifier(rollup)} WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
@@ -215,16 +258,23 @@ class InfluxRollups:
     async def _select(self, rollup: str, window: str, statement: str) -> tuple[list[Point], bool]:
         """The points, and whether the server has left some out."""
         client = self._opened()
-        try:
-            answer = await self._answered(
-                client.api_client.call_api(
-                    QUERY_PATH,
-                    "GET",
-                    query_params=[("db", self._bucket), ("epoch", "s"), ("q", statement)],
-                    header_params={"Accept": "application/json"},
-                    response_type="object",
-                )
+
+        async def ask() -> Any:
+            return await client.api_client.call_api(
+                QUERY_PATH,
+                # A hundred values of a tag make a statement longer than the 8 KiB that a proxy takes of a URL.
+                "POST",
+                query_params=[("db", self._bucket), ("epoch", "s")],
+                header_params={
+                    "Accept": "application/json",
+                    "Content-Type": "application/x-www-form-urlencoded",
+                },
+                post_params=[("q", statement)],
+                response_type="object",
             )
+
+        try:
+            answer = await self._answered(_once_more(ask))
         except SettingsError as error:
             raise Unavailable(str(error)) from error
         if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
@@ -338,6 +388,17 @@ class InfluxRollups:
             if len(secret) >= SHORTEST_HIDDEN_CHARACTERS:
                 text = text.replace(secret, "***")
         return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
+
+
+async def _once_more(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask, and again where the connection was lost: a server may close one that was idle just as it is used again.
+    aiohttp repeats a GET by itself, a POST never. Only for what changes nothing."""
+    try:
+        return await ask()
+    except aiohttp.ClientConnectorError:
+        raise  # nobody is there
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        return await ask()
 
 
 def _public(url: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from topology.position import Position
+from topology.rollups.combining import QUANTILES, Combining
 from topology.rollups.measures import EventType
 from topology.rollups.tags import SEPARATOR
 from topology.windows import WINDOWS, Tumbling
@@ -49,6 +50,14 @@ FIELDS = (
 )
 
 
+COMBINING: Mapping[str, Combining] = {
+    **dict.fromkeys(FIELDS, QUANTILES),
+    **{field: "sum" for field in FIELDS if field.endswith(("_count", "_sum")) or "_s_" not in field},
+    "runtime_s_min": "min",
+    "runtime_s_max": "max",
+}
+
+
 class JobRollup:
     """A declaration: which events make the jobs of ``key``. The measures are always the same (``FIELDS``).
 
@@ -58,6 +67,8 @@ class JobRollup:
 
     #: A job that turns out to end later is taken out of its window. Zeros are then left in the sink.
     retracts = True
+    together: Mapping[str, str] = {}
+    combining = COMBINING
 
     def __init__(
         self,

@@ -167,6 +167,15 @@ class JobOperator:
         if changed != minute:
             self._rows.change(row, changed, max(row.upto, upto))
             self._merges.changed(row.key.key, row.key.at, row.key.at + MINUTE.seconds)
+        elif None in moves.values():
+            # A worker that was superseded may have an entry for this minute, and save it after us: it is to meet this
+            # version then. Of a minute without anything the sink need not know.
+            told = row.version > 0 and minute != JobMinute()
+            self._rows.change(row, minute, max(row.upto, upto), owed=row.owed or told)
+
+    def found(self, key: RowKey) -> None:
+        """As ``operators.Operator.found``."""
+        self._merges.changed(key.key, key.at, key.at + MINUTE.seconds)
 
     async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
         """As ``operators.Operator.replace``: jobs, and minutes."""
@@ -176,7 +185,10 @@ class JobOperator:
             if key.table == self._rollup.jobs:
                 rows.change(row, state, max(row.upto, upto), until=state.latest_ms // 1000, owed=state.open)
             else:
-                rows.change(row, JobMinute() if state is None else state, max(row.upto, upto))
+                state = JobMinute() if state is None else state
+                # A minute may be there of which the sink was never told, since it is empty: it stays so.
+                empty = state == row.state == JobMinute()
+                rows.change(row, state, max(row.upto, upto), owed=row.owed or not empty)
                 self._merges.changed(key.key, key.at, key.at + MINUTE.seconds)
 
     # -- values out --

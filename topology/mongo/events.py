@@ -40,13 +40,13 @@ class MongoRawEvents:
         *,
         since: int | None,
         until: int | None,
-        type: str | None,
+        type: str | Sequence[str] | None,
         limit: int,
         before: tuple[int, Position] | None = None,
     ) -> Sequence[RawEvent]:
         where: Document = {}
         if type is not None:
-            where["type"] = type
+            where["type"] = type if isinstance(type, str) else {"$in": list(type)}
         if before is not None:
             time, position = before
             # The bound for the index, then what it lets through of the last millisecond.
@@ -76,8 +76,19 @@ class MongoDeadLetters:
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         await self._letters.insert_missing([_letter_document(letter) for letter in letters])
 
-    async def list(self, *, limit: int) -> Sequence[DeadLetter]:
-        found = await self._letters.find({}, sort=[("position", -1), ("agent", -1)], limit=limit)
+    async def list(
+        self, *, limit: int, before: tuple[Position, str, str] | None = None
+    ) -> Sequence[DeadLetter]:
+        where: Document = {}
+        if before is not None:
+            position, agent, id_ = int64(before[0]), before[1], before[2]
+            where["$or"] = [
+                {"position": {"$lt": position}},
+                {"position": position, "agent": {"$lt": agent}},
+                {"position": position, "agent": agent, "_id": {"$lt": id_}},
+            ]
+        newest_first = [("position", -1), ("agent", -1), ("_id", -1)]
+        found = await self._letters.find(where, sort=newest_first, limit=limit)
         return [_letter(document) for document in found]
 
     async def get(self, id: str) -> DeadLetter | None:
@@ -86,6 +97,9 @@ class MongoDeadLetters:
 
     async def count(self) -> int:
         return await self._letters.count()
+
+    async def remove(self, ids: Sequence[str]) -> int:
+        return await self._letters.delete({"_id": {"$in": list(ids)}}) if ids else 0
 
 
 def _event_document(event: RawEvent) -> Document:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Seconds. A broker that is there answers within milliseconds; one that does not in this time is away.
 CONNECT_LIMIT_S = 10.0
 CALL_LIMIT_S = 10.0
+#: What to look at where connecting brings no answer: a server of another kind waits for more as well.
+SILENT = "is it running and not blocked, or is that no AMQP port, or one with TLS (amqps)?"
 #: Closing is a courtesy: the broker notices a closed socket, too.
 CLOSE_LIMIT_S = 3.0
 CANCEL_AGAIN_S = 0.2
@@ -126,7 +128,7 @@ class Broker:
             url = url.update_query(heartbeat=HEARTBEAT_S)
         connection = Connection(url, name=f"eventsink {purpose}")
         try:
-            with unavailable(self, "connecting"):
+            with unavailable(self, "connecting", silent=SILENT):
                 try:
                     await connection.connect(timeout=CONNECT_LIMIT_S)
                 except AMQPError as error:
@@ -191,17 +193,51 @@ async def end(connection: Connection) -> None:
 
 
 async def closed(closing: Awaitable[object]) -> None:
-    """Wait for a close, but not for long. Raises nothing but a cancellation that is meant for the caller: aiormq
-    raises another one where the connection is ending."""
+    """Wait for a close, but not for long. Raises nothing but a cancellation. The close has a task of its own, since
+    aiormq may swallow a cancellation that comes meanwhile."""
+    task = asyncio.ensure_future(closing)
     try:
-        async with asyncio.timeout(CLOSE_LIMIT_S):
-            await closing
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-    except (AMQPError, OSError, RuntimeError) as error:
+        await asyncio.wait({task}, timeout=CLOSE_LIMIT_S)
+    finally:
+        task.cancel()
+        task.add_done_callback(_seen)
+
+
+def _seen(closing: asyncio.Future[object]) -> None:
+    if not closing.cancelled() and (error := closing.exception()) is not None:
         log.debug("closing: %r", error)
+
+
+class _ConnectionEnded(Exception):
+    """aiormq cancelled what waited on a connection."""
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """Around calls of aiormq: what cancels this task ends them as ``CancelledError``.
+
+    Where a channel is closing at that moment aiormq raises another error, or none, and whoever waits for the task's end
+    would wait for ever; and it cancels what waits on a connection that ends, which is nobody's wish to end the task:
+    ``_ConnectionEnded``.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+
+    def is_cancelled() -> bool:
+        return task is not None and task.cancelling() > before
+
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise _ConnectionEnded from None
+    except Exception as error:
+        if is_cancelled():
+            raise asyncio.CancelledError from error
+        raise
+    if is_cancelled():
+        raise asyncio.CancelledError
 
 
 @asynccontextmanager
@@ -240,20 +276,18 @@ def not_a_stream(broker: Broker, queue: str) -> SettingsError:
 
 
 @contextmanager
-def unavailable(broker: Broker, doing: str) -> Iterator[None]:
-    """Turns whatever aio-pika raises when a connection or channel does not work into ``Unavailable``."""
+def unavailable(
+    broker: Broker, doing: str, *, silent: str = "is it running and not blocked?"
+) -> Iterator[None]:
+    """Turns whatever aio-pika raises when a connection or channel does not work into ``Unavailable``. ``silent``: what
+    to look at where no answer came."""
     try:
-        yield
-    except asyncio.CancelledError:
-        # aiormq cancels what waits on a connection that ends; only a cancelled task is really to end.
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise Unavailable(f"{broker} went away while {doing}: waiting for it loses nothing") from None
+        with _cancellable():
+            yield
+    except _ConnectionEnded as error:
+        raise Unavailable(f"{broker} went away while {doing}: waiting for it loses nothing") from error
     except TimeoutError as error:
-        raise Unavailable(
-            f"{broker} does not answer while {doing}: is it running and not blocked?"
-        ) from error
+        raise Unavailable(f"{broker} does not answer while {doing}: {silent}") from error
     except (AMQPError, OSError, RuntimeError) as error:
         raise Unavailable(f"{broker}: {doing} failed ({said(error)}): is the broker running?") from error
 

@@ -289,7 +289,7 @@ class RabbitReader:
                 self._cut += len(gap)
                 log.error(
                     "data at risk: messages %d to %d of the log were cut off before they were read; keep the log "
-                    "longer (EVENTSINK_LOG_MAX_AGE, EVENTSINK_LOG_MAX_BYTES)",
+                    "longer, by a policy for its queue (see LogCut in the runbook)",
                     gap.start,
                     gap.stop - 1,
                 )

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from topology.rollups.measures import Cell, Distinct, EventType, Measure, Quantile
+from topology.rollups.combining import Combining
+from topology.rollups.measures import Cell, Distinct, EventType, Max, Measure, Quantile
 from topology.rollups.tags import MAX_TAG_CHARACTERS, SEPARATOR, UNKNOWN, clean_tag, taken_apart
 from topology.rollups.tags import joined as joined_tags
 from topology.sinks import Point, Value
@@ -62,6 +63,8 @@ class Rollup:
 
     #: Whether what a window has counted can be taken back.
     retracts = False
+    #: Of each key tag that has one, the value under which the others are taken together.
+    together: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -75,6 +78,9 @@ class Rollup:
         self.key: Tags = tuple(tag if isinstance(tag, str) else tag.name for tag in key)
         self.measures = dict(measures)
         self.fields: Tags = tuple(measures)
+        self.combining: Mapping[str, Combining] = {
+            name: measure.combining for name, measure in measures.items()
+        }
         self.windows: Mapping[str, Tumbling] = {window.name: window for window in windows}
         #: Window sizes, the finest first, with the name under which the rows of each are kept.
         self.tables: Sequence[tuple[Tumbling, str]] = [(window, self.table(window)) for window in windows]
@@ -87,6 +93,15 @@ class Rollup:
         self._packs = tuple(measure.pack for measure in self._measures)
         self._unpacks = tuple(measure.unpack for measure in self._measures)
         self._points = tuple((name, measure.value, measure.integer) for name, measure in measures.items())
+        #: A quantile is off by up to 1 %: beside the largest value, above it, it would look like a fault.
+        self._held = [
+            (quantile, largest)
+            for quantile, one in measures.items()
+            for largest, other in measures.items()
+            if isinstance(one, Quantile)
+            and isinstance(other, Max)
+            and (one.field, one.types) == (other.field, other.types)
+        ]
         self._of: Mapping[EventType, Sequence[tuple[int, Callable[[Sequence[Any]], Cell]]]] = {
             kind: [(at, measure.of) for at, measure in enumerate(self._measures) if kind in measure.types]
             for kind in self.types
@@ -155,6 +170,9 @@ class Rollup:
             number = value(cell)
             if number is not None:
                 values[field] = number if integer else float(number)
+        for quantile, largest in self._held:
+            if quantile in values:
+                values[quantile] = min(values[quantile], values[largest])
         window = key.table.rpartition("/")[2]
         tags = tuple(zip(self.key, taken_apart(key.key), strict=True))
         return Point(self.name, window, key.at, tags, values)

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from datasketches import hll_sketch, hll_union, tgt_hll_type
-
+from topology.rollups.combining import DISTINCT, MEANS, QUANTILES, Combining
 from topology.rollups.quantiles import EMPTY, Sketch, merged, quantile, sketch
 
 log = logging.getLogger(__name__)
@@ -27,17 +26,16 @@ MAX_SUM = 2**63 - 1
 
 #: Up to here distinct values are kept as they are; beyond, as a sketch.
 EXACT_DISTINCT = 1000
-#: 2^14 registers: standard error 0.8 %, so that 3 % is more than three standard errors away
-#: (https://datasketches.apache.org/docs/HLL/HLL.html). 16 KiB a row.
-HLL_LG_K = 14
 
 
 @runtime_checkable
 class Measure(Protocol):
-    """``types``: the events it looks at. ``integer``: whether its value is a count of something."""
+    """``types``: the events it looks at. ``integer``: whether its value is a count of something. ``combining``: how
+    values of several rows make one."""
 
     types: frozenset[EventType]
     integer: bool
+    combining: Combining
 
     def empty(self) -> Cell:
         """The cell of no events."""
@@ -72,6 +70,7 @@ class _Plain:
     """What measures whose cell is a number or None share."""
 
     integer = True
+    combining: Combining = "sum"
 
     def __init__(self, types: Iterable[EventType]) -> None:
         self.types = frozenset(types)
@@ -152,6 +151,8 @@ class _Extreme(_Plain):
 class Min(_Extreme):
     """Smallest value of a field; None where no event has it."""
 
+    combining: Combining = "min"
+
     def of(self, events: Sequence[Any]) -> int | float | None:
         return min(self._numbers(events), default=None)
 
@@ -163,6 +164,8 @@ class Min(_Extreme):
 
 class Max(_Extreme):
     """Largest value of a field; None where no event has it."""
+
+    combining: Combining = "max"
 
     def of(self, events: Sequence[Any]) -> int | float | None:
         return max(self._numbers(events), default=None)
@@ -181,6 +184,7 @@ class Mean:
     """
 
     integer = False
+    combining: Combining = MEANS
 
     def __init__(self, event_type: EventType, field: str, *, parts: int = 1) -> None:
         self.types = frozenset((event_type,))
@@ -218,6 +222,7 @@ class Quantile:
     hundredths. The cell is a DDSketch (``quantiles``)."""
 
     integer = False
+    combining: Combining = QUANTILES
 
     def __init__(self, event_type: EventType, field: str, per_cent: int) -> None:
         self.types = frozenset((event_type,))
@@ -255,10 +260,11 @@ class Distinct:
     """How many different values a field has: exact up to 1000, then within 3 %.
 
     The cell is a frozenset of fingerprints, or beyond 1000 of them the bytes of a HyperLogLog sketch
-    (``datasketches``, HLL_8). An event without the field does not count.
+    (``hyperloglog``, loaded for the first of them). An event without the field does not count.
     """
 
     integer = True
+    combining: Combining = DISTINCT
 
     def __init__(self, types: Iterable[EventType], field: str) -> None:
         self.types = frozenset(types)
@@ -281,22 +287,16 @@ class Distinct:
             if other <= one:
                 return one
             return self._bounded(one | other)
-        union = hll_union(HLL_LG_K)
-        for part in (one, other):
-            union.update(_sketch(part))
-        return bytes(union.get_result(tgt_hll_type.HLL_8).serialize_updatable())
+        from topology.rollups import hyperloglog
+
+        return hyperloglog.merged((one, other))
 
     def value(self, cell: frozenset[int] | bytes) -> int:
         if isinstance(cell, frozenset):
             return len(cell)
-        # A sketch that grew value by value answers by an estimator that depends on the order; after a
-        # union with itself (a first update only copies) it answers from its registers alone.
-        union = hll_union(HLL_LG_K)
-        sketch = _sketch(cell)
-        union.update(sketch)
-        union.update(sketch)
-        estimate: float = union.get_result(tgt_hll_type.HLL_8).get_estimate()
-        return round(estimate)
+        from topology.rollups import hyperloglog
+
+        return hyperloglog.estimate(cell)
 
     def pack(self, cell: frozenset[int] | bytes) -> Any:
         return sorted(cell) if isinstance(cell, frozenset) else cell
@@ -307,13 +307,6 @@ class Distinct:
     def _bounded(self, values: frozenset[int]) -> frozenset[int] | bytes:
         if len(values) <= EXACT_DISTINCT:
             return values
-        return bytes(_sketch(values).serialize_updatable())
+        from topology.rollups import hyperloglog
 
-
-def _sketch(cell: frozenset[int] | bytes) -> hll_sketch:
-    if isinstance(cell, bytes):
-        return hll_sketch.deserialize(cell)
-    sketch = hll_sketch(HLL_LG_K, tgt_hll_type.HLL_8)
-    for value in cell:
-        sketch.update(value)
-    return sketch
+        return hyperloglog.packed(values)

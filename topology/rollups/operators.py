@@ -43,6 +43,9 @@ class Operator(Protocol):
     def values(self, saved: Sequence[Saved]) -> AsyncIterator[Sequence[Point]]:
         """What the sink is told of rows as they were saved, or as they are now."""
 
+    def found(self, key: RowKey) -> None:
+        """The store has this row, which another worker may have written: what was made of it is void."""
+
     async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
         """Put these states, computed anew of all events up to there, in the place of what the rows have; None: of no
         event. Not while a batch is folded."""
@@ -74,6 +77,9 @@ class TumblingOperator:
         return await fold(
             self._rollup, events, scope.rows, after=after, horizon=scope.horizon, budget=self._budget
         )
+
+    def found(self, key: RowKey) -> None:
+        """Nothing: every value is made of the row that is told."""
 
     async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
         rows = self._scope.rows

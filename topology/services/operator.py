@@ -23,6 +23,7 @@ from topology.rollups.budgets import KeyBudget
 from topology.rollups.merging import Merges
 from topology.rollups.tags import OTHER, clean_tag, joined, taken_apart
 from topology.services.changes import Span, Turn, hull, merged, service_after
+from topology.services.present import Present, Seen
 from topology.services.rows import (
     KEPT_GOING_MS,
     NOBODY,
@@ -85,10 +86,13 @@ class ServiceOperator:
         self._horizon = horizon
         self._watermark = watermark
         self.told_ms = told_ms
+        self._present = Present()
         self._merges: Merges[Summary] = Merges(self._summaries, merge)
         #: Every service that has a row: they are few, and time passes for all of them.
         self._services: dict[str, Service] = {}
         self._found = False
+        #: Counts what makes it not so any more.
+        self._voided = 0
         self._finding = asyncio.Lock()
 
     # -- events in --
@@ -121,6 +125,8 @@ class ServiceOperator:
                     self._merges.forget(name)
             self._services[name] = row.state
         for (name, minute), found in results.items():
+            for _, result in found:
+                self._present.saw(name, result, self._watermark() or 0)
             row = loaded[minute_keys[name, minute]]
             news = [result for position, result in found if position > row.upto]
             if news:
@@ -166,14 +172,22 @@ class ServiceOperator:
         return results, turns, found[-1].position if results or turns else None
 
     async def _find(self) -> None:
-        """Learn of the services that there are; once. Waits while the store is away."""
+        """Learn of the services that there are; once, and when another worker may have written of them. Waits while the
+        store is away."""
         async with self._finding:
             if self._found:
                 return
+            voided = self._voided
             keys = await self._rows.keys_of(self._rollup.services)
             for key, service in (await self._rows.peek(keys)).items():
-                self._services.setdefault(key.key, service)
-            self._found = True
+                self._services[key.key] = service
+            self._found = voided == self._voided
+
+    def found(self, key: RowKey) -> None:
+        """As ``operators.Operator.found``."""
+        self._merges.forget(key.key)
+        self._found = False
+        self._voided += 1
 
     async def replace(self, states: Mapping[RowKey, Any], upto: Position) -> None:
         """As ``operators.Operator.replace``: results of minutes; of services what is not known of them yet."""
@@ -193,6 +207,10 @@ class ServiceOperator:
                 rows.change(row, () if state is None else state, max(row.upto, upto))
         for name in {key.key for key in states}:
             self._merges.forget(name)
+
+    def present(self, now_ms: int) -> Seen:
+        """How the services are at this moment (epoch milliseconds)."""
+        return self._present.at(now_ms, self._services)
 
     # -- values out --
 
@@ -323,9 +341,12 @@ class ServiceOperator:
         ]
 
     async def _open_minutes(self, name: str, service: Service, present: _Present) -> Mapping[int, Summary]:
-        """Of the minute that is passing, and of results that are ahead of the watermark: they are counted, and hold
-        nothing yet."""
-        until = max(service.last_ms or 0, present.begins) + 1
+        """Of the minute that is passing, and of results of that day that are ahead of the watermark: they are counted,
+        and hold nothing yet. After a rest the watermark passes through days that are full of them; windows after its
+        day have not begun."""
+        until = min(
+            max(service.last_ms or 0, present.begins) + 1, DAY.end(DAY.start(present.begins // 1000)) * 1000
+        )
         minutes = range(present.begins // 1000, -(-until // 1000), MINUTE.seconds)
         results = await self._results(name, service, minutes[0], minutes[-1] + MINUTE.seconds)
         states = await _in_state(results, service, present.begins, present.watermark)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from topology.rollups.combining import MEANS, QUANTILES, Combining, Ratio
 from topology.rollups.measures import EventType
 from topology.rollups.quantiles import EMPTY, Sketch, merged, quantile, sketch
 from topology.services.time_in_state import ALL, Result, UpDown
@@ -32,12 +33,26 @@ FIELDS = (
 )
 
 
+_UP, _DOWN, _UNKNOWN, _MAINTENANCE = "up_s", "down_s", "unknown_s", "maintenance_s"
+
+COMBINING: Mapping[str, Combining] = {
+    "uptime_ratio": Ratio((_UP,), (_UP, _DOWN)),
+    "coverage": Ratio((_UP, _DOWN, _MAINTENANCE), (_UP, _DOWN, _UNKNOWN, _MAINTENANCE)),
+    **dict.fromkeys((_UP, _DOWN, _UNKNOWN, _MAINTENANCE, "checks", "failures"), "sum"),
+    "response_ms_mean": MEANS,
+    "response_ms_max": "max",
+    "response_ms_p95": QUANTILES,
+}
+
+
 class UptimeRollup:
     """A declaration: which events are results (``response`` of those that have times), and which maintenance. The key
     is service and region, the measures are always the same (``FIELDS``)."""
 
     #: Whether what a window has counted can be taken back.
     retracts = False
+    together: Mapping[str, str] = {"region": ALL}
+    combining = COMBINING
 
     def __init__(
         self,

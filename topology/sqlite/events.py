@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import sqlite3
 from collections.abc import Sequence
 
@@ -66,19 +68,24 @@ class SqliteRawEvents:
         *,
         since: int | None,
         until: int | None,
-        type: str | None,
+        type: str | Sequence[str] | None,
         limit: int,
         before: tuple[int, Position] | None = None,
     ) -> Sequence[RawEvent]:
         conditions = ["1"]
         values: list[str | int] = []
-        for condition, value in (("time >= ?", since), ("time < ?", until), ("type = ?", type)):
+        for condition, value in (("time >= ?", since), ("time < ?", until)):
             if value is not None:
                 conditions.append(condition)
                 values.append(value)
         if before is not None:
             conditions.append("(time, position) < (?, ?)")
             values += before
+        # Of several types each is read in the order of its index, side by side: in one statement all would be read
+        # to be sorted.
+        types = (None,) if type is None else (type,) if isinstance(type, str) else tuple(dict.fromkeys(type))
+        if types != (None,):
+            conditions.append("type = ?")
         statement = (
             "SELECT id, position, time, received, type, space_id, event, original FROM events WHERE "  # noqa: S608
             + " AND ".join(conditions)
@@ -86,7 +93,19 @@ class SqliteRawEvents:
         )
 
         def select(connection: sqlite3.Connection) -> list[RawEvent]:
-            return [RawEvent(*record) for record in connection.execute(statement, (*values, limit))]
+            cursors = [
+                connection.execute(statement, (*values, *(() if each is None else (each,)), limit))
+                for each in types
+            ]
+            newest_first = heapq.merge(
+                *(map(RawEvent._make, cursor) for cursor in cursors),
+                key=lambda event: (event.time, event.position),
+                reverse=True,
+            )
+            found = list(itertools.islice(newest_first, limit))
+            for cursor in cursors:
+                cursor.close()
+            return found
 
         return await self._database.read(select)
 
@@ -110,10 +129,18 @@ class SqliteDeadLetters:
             )
         )
 
-    async def list(self, *, limit: int) -> Sequence[DeadLetter]:
-        statement = f"SELECT {_LETTER} FROM dead_letters ORDER BY position DESC, agent DESC LIMIT ?"  # noqa: S608
+    async def list(
+        self, *, limit: int, before: tuple[Position, str, str] | None = None
+    ) -> Sequence[DeadLetter]:
+        below = "" if before is None else " WHERE (position, agent, id) < (?, ?, ?)"
+        statement = (
+            f"SELECT {_LETTER} FROM dead_letters{below}"  # noqa: S608
+            " ORDER BY position DESC, agent DESC, id DESC LIMIT ?"
+        )
         return await self._database.read(
-            lambda connection: [DeadLetter(*record) for record in connection.execute(statement, (limit,))]
+            lambda connection: [
+                DeadLetter(*record) for record in connection.execute(statement, (*(before or ()), limit))
+            ]
         )
 
     async def get(self, id: str) -> DeadLetter | None:
@@ -129,4 +156,10 @@ class SqliteDeadLetters:
     async def count(self) -> int:
         return await self._database.read(
             lambda connection: int(connection.execute("SELECT count(*) FROM dead_letters").fetchone()[0])
+        )
+
+    async def remove(self, ids: Sequence[str]) -> int:
+        statement = "DELETE FROM dead_letters WHERE id = ?"
+        return await self._database.write(
+            lambda connection: sum(connection.execute(statement, (id_,)).rowcount for id_ in ids)
         )
