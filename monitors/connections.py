@@ -10,16 +10,35 @@ import asyncio
 import hashlib
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from monitors.access_log import Counted, LogFormat
-from monitors.fetching import Fetched, Fetcher, tls_context, wrong_request
+from monitors.blocking import in_thread
+from monitors.faults import Contradiction
+from monitors.fetching import Fetched, Fetcher, tls_context, wrong_url
 from monitors.following import Following
-from monitors.probe import Measured, Name, ProbeSettings, Retries, Surroundings, Unknown
+from monitors.log_file import Saved, decoded, encoded
+from monitors.probe import (
+    Name,
+    Outcome,
+    ProbeSettings,
+    Progress,
+    Read,
+    Retries,
+    Surroundings,
+    Unknown,
+)
+from monitors.words import counted
 from topology.errors import Unavailable
 
 log = logging.getLogger(__name__)
+
+#: A look ends after this part of the timeout, so that a long log is read in several, and none of them hangs.
+LOOK_PART = 0.5
+#: A period longer than so many intervals had a pause in it.
+PAUSED_INTERVALS = 2.0
 
 #: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
 _STATUS = re.compile(rb"\s*Active connections: *([0-9]{1,15})\s")
@@ -32,6 +51,8 @@ class ConnectionsSettings(
     as it stands in NGINX's configuration; ``client`` is the variable in it that tells clients apart. ``count`` is what
     the event's ``connections`` is where there is a log; without one it is what is open now."""
 
+    holds: ClassVar[bool] = False
+
     access_log: Name | None = None
     format: str = "combined"
     client: str = "$remote_addr"
@@ -41,13 +62,13 @@ class ConnectionsSettings(
     #: A second look at a log a moment later is another period.
     retries: Retries = 0
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Contradiction]:
         if self.access_log is None and self.status_url is None:
-            raise ValueError("needs access_log, status_url, or both")
+            yield Contradiction((), "needs access_log, status_url, or both")
         if self.access_log is None and self.count is not None:
-            raise ValueError(f'count = "{self.count}" needs access_log')
-        if self.status_url is not None and (wrong := wrong_request(self.status_url, {})) is not None:
-            raise ValueError(wrong)
+            yield Contradiction(("count", "access_log"), f'"{self.count}" needs access_log')
+        if self.status_url is not None:
+            yield from wrong_url("status_url", self.status_url, "without user and password")
 
     def fetcher(self, surroundings: Surroundings, url: str) -> Fetcher:
         """Of `stub_status`. Raises ``SettingsError`` for an authority that is not there."""
@@ -58,6 +79,7 @@ class ConnectionsSettings(
             secret=False,
             timeout=self.timeout,
             monotonic=surroundings.monotonic,
+            names=surroundings.names,
         )
 
 
@@ -67,15 +89,17 @@ class _Period(NamedTuple):
     counted: Counted
     seconds: float | None
     left: int
+    progress: Progress
 
 
 class ConnectionsProbe:
-    """Counts from the last check on; after a restart, from the last one of the process before."""
+    """Counts from where the last result that was kept ends, also one of an earlier process."""
 
     def __init__(self, settings: ConnectionsSettings, surroundings: Surroundings) -> None:
         """Raises ``SettingsError``."""
         self._settings = settings
         self._monotonic = surroundings.monotonic
+        self._progress = surroundings.progress
         self._status = (
             None if settings.status_url is None else settings.fetcher(surroundings, settings.status_url)
         )
@@ -83,13 +107,13 @@ class ConnectionsProbe:
         self._following: Following | None = None
         if settings.access_log is not None:
             self._format = LogFormat.of(settings.format, client=settings.client.removeprefix("$").strip("{}"))
-            path = Path(settings.access_log).absolute()
-            self._following = Following(path, surroundings.folder / _position_file(settings, path))
-        self._looked_at: float | None = None
-        #: A check that was cancelled leaves its look to the next one: a thread cannot be cancelled.
+            self._following = Following(Path(settings.access_log).absolute())
+        #: When the last look was, by both clocks.
+        self._looked: tuple[float, float] | None = None
+        #: A check that was cancelled leaves its look behind: a thread cannot be cancelled.
         self._looking: asyncio.Future[_Period] | None = None
 
-    async def check(self) -> Measured | Unknown:
+    async def check(self) -> Outcome:
         event: dict[str, object] = {"type": "health.connections_counted"}
         if self._status is not None:
             active = _active(await self._status.fetch())
@@ -99,32 +123,37 @@ class ConnectionsProbe:
                 return Unknown(active)
             else:
                 log.warning("%s: %s; the log is counted without it", self._settings.service, active)
-        if self._following is None:
+        if self._following is None or self._format is None:
             return event
         try:
-            period = await self._period()
+            period = await self._period(self._following, self._format)
         except Unavailable as error:
             return Unknown(str(error))
         self._tell(period)
         if period.seconds is None:
-            return Unknown("counting begins now: the first period ends with the next check")
+            begins = Unknown("counting begins now: the first period ends with the next check")
+            return Read(begins, period.progress)
         requests, clients = period.counted.requests, period.counted.clients
         event |= {
-            "connections": clients if self._settings.count == "clients" else requests,
+            "connections": clients
+            if self._settings.count == "clients"
+            else self._in_an_interval(requests, period.seconds),
             "period_s": round(period.seconds, 3),
             "requests": requests,
             "clients": clients,
         }
         if period.counted.unreadable:
             event["unreadable"] = period.counted.unreadable
-        return event
+        return Read(event, period.progress)
+
+    def _in_an_interval(self, requests: int, seconds: float) -> int:
+        """After a pause, what an interval had on average: the mean and the maximum of a service compare periods, and
+        that of a pause would be a peak that never was. Clients do not add up, so nothing can be said of them."""
+        interval = self._settings.interval
+        return requests if seconds <= PAUSED_INTERVALS * interval else round(requests * interval / seconds)
 
     async def close(self) -> None:
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            await asyncio.wait({looking})
-            if not looking.cancelled():
-                looking.exception()  # what became of it concerns nobody any more
+        await self._looked_out()
         if self._following is not None:
             self._following.close()
 
@@ -133,43 +162,52 @@ class ConnectionsProbe:
         settings = self._settings
         if period.counted.unreadable:
             log.warning(
-                "%s: %d lines of %s are not of the format",
+                "%s: %s of %s not of the format",
                 settings.service,
-                period.counted.unreadable,
+                counted(period.counted.unreadable, "line"),
                 settings.access_log,
             )
         if period.left:
-            log.warning("%s: %d bytes are left for the next check", settings.access_log, period.left)
+            log.warning("%s: %s left for the next check", settings.access_log, counted(period.left, "byte"))
 
-    async def _period(self) -> _Period:
-        looking = self._looking
-        if looking is None:
-            looking = self._looking = asyncio.ensure_future(asyncio.to_thread(self._look))
-        try:
-            return await asyncio.shield(looking)
-        finally:
-            if looking.done():
-                self._looking = None
+    async def _period(self, following: Following, log_format: LogFormat) -> _Period:
+        await self._looked_out()
+        name = _name_of_progress(self._settings, following.path)
+        before = await self._progress(name)
+        looking = self._looking = in_thread(lambda: self._look(following, log_format, name, before))
+        return await asyncio.shield(looking)
 
-    def _look(self) -> _Period:
-        following, log_format = self._following, self._format
-        assert following is not None  # noqa: S101 - it is asked only where there is a log
-        assert log_format is not None  # noqa: S101 - it comes with the log
-        counted, before = Counted(), following.looked
+    async def _looked_out(self) -> None:
+        """Wait for a look that was left behind. Nothing of it was kept, so what became of it concerns nobody."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            await asyncio.wait({looking})
+            if not looking.cancelled():
+                looking.exception()
+
+    def _look(self, following: Following, log_format: LogFormat, name: str, before: bytes | None) -> _Period:
+        found = Counted()
+        saved = None if before is None else decoded(before, following.path)
         now = self._monotonic()
-        left = following.look(lambda lines: counted.add(log_format, lines))
-        if self._looked_at is not None:
-            seconds: float | None = now - self._looked_at
-        else:
-            seconds = None if before is None else following.since(before)
-        self._looked_at = now
-        return _Period(counted, seconds, left)
+        ends = now + self._settings.timeout * LOOK_PART
+        look = following.look(
+            saved, lambda lines: found.add(log_format, lines), enough=lambda: self._monotonic() >= ends
+        )
+        seconds = None if saved is None else self._seconds(saved, look.saved, now)
+        self._looked = (look.saved.looked, now)
+        return _Period(found, seconds, look.left, Progress(name, before, encoded(look.saved)))
+
+    def _seconds(self, saved: Saved, after: Saved, now: float) -> float:
+        """How long the period was; by the time of day where another process, or probe, began it."""
+        if self._looked is not None and self._looked[0] == saved.looked:
+            return now - self._looked[1]
+        return max(0.0, after.looked - saved.looked)
 
 
-def _position_file(settings: ConnectionsSettings, path: Path) -> str:
-    """Two probes of one log, for two services say, have a position each."""
+def _name_of_progress(settings: ConnectionsSettings, path: Path) -> str:
+    """Two probes of one log, for two services say, have a place each."""
     told = "\n".join((settings.service, str(path), settings.format, settings.client, settings.count or ""))
-    return f"access-log-{hashlib.sha256(told.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.json"
+    return f"access-log-{hashlib.sha256(told.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
 def _active(fetched: Fetched) -> int | str:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from monitors.blocking import Names
+from monitors.faults import Contradiction
 from monitors.port import said
 from monitors.secrets import read_secret
 from topology.errors import SettingsError
@@ -26,6 +28,9 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x
 USER_AGENT = "eventsink-monitor"
 _CHUNK_BYTES = 64 << 10
 _DAY_S = 86_400
+#: OpenSSL's X509_V_FLAG_NO_CHECK_TIME, X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED: `ssl` has no names for them.
+_WHATEVER_THE_TIME = ssl.VerifyFlags(0x20_0000)
+_WRONG_TIME = frozenset({9, 10})
 
 
 class Fetched(NamedTuple):
@@ -53,6 +58,7 @@ class Fetcher:
         secret: bool,
         timeout: float,
         monotonic: Callable[[], float],
+        names: Names,
     ) -> None:
         self._url = url
         self._headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers}
@@ -60,6 +66,7 @@ class Fetcher:
         self._timeout = timeout
         self._tls = tls
         self._monotonic = monotonic
+        self._names = names
 
     async def fetch(self) -> Fetched:
         """Ends within the timeout. Whatever goes wrong is in what it returns."""
@@ -68,9 +75,10 @@ class Fetcher:
         status: int | None = None
         body = bytearray()
         problem: str | None = None
+        untrusted: aiohttp.ClientConnectorCertificateError | None = None
         began = self._monotonic()
         try:
-            async with asyncio.timeout(self._timeout), phases.session(self._tls) as session:
+            async with asyncio.timeout(self._timeout), phases.session(self._tls, self._names) as session:
                 async with session.get(
                     self._url,
                     headers=self._headers,
@@ -86,12 +94,16 @@ class Fetcher:
                             break
                 phases.transferred()
         except TimeoutError:
-            problem = f"not there within {self._timeout:g} s"
+            problem = f"no whole answer within {self._timeout:g} s"
         except aiohttp.ClientError as error:
-            problem = _said(error)
+            problem = said_by_client(error)
+            if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                untrusted = error
         except ValueError as error:
             problem = f"the answer cannot be read: {error}"
         elapsed_ms = (self._monotonic() - began) * 1000
+        if untrusted is not None:
+            await self._see_certificate(untrusted, within_s=self._timeout - elapsed_ms / 1000)
         return Fetched(
             status=status,
             body=bytes(body),
@@ -101,14 +113,42 @@ class Fetcher:
             problem=problem,
         )
 
+    async def _see_certificate(
+        self, error: aiohttp.ClientConnectorCertificateError, *, within_s: float
+    ) -> None:
+        """A certificate that is only out of date is shown by a second handshake, which heeds all but the time; no
+        request is sent. What nobody trusts, or is another's, is not looked at: what it says is worth nothing."""
+        if getattr(error.certificate_error, "verify_code", None) not in _WRONG_TIME:
+            return
+        tls = self._tls
+        flags = tls.verify_flags
+        tls.verify_flags = flags | _WHATEVER_THE_TIME
+        try:
+            async with asyncio.timeout(within_s):
+                for family, address in await self._names.addresses(error.host):
+                    _, writer = await asyncio.open_connection(
+                        address, error.port, family=family, ssl=tls, server_hostname=error.host
+                    )
+                    writer.transport.abort()
+                    return
+        except (OSError, TimeoutError):
+            pass  # then it is not known how long ago it ended: the problem stands without that
+        finally:
+            tls.verify_flags = flags
 
-def _said(error: aiohttp.ClientError) -> str:
+
+def said_by_client(error: aiohttp.ClientError) -> str:
     """What went wrong, without the URL, which may hold what nobody should see."""
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        reason = getattr(error.os_error, "reason", None) or type(error.os_error).__name__
+        if reason == "WRONG_VERSION_NUMBER":
+            return "no TLS there: what answers may be http, not https"
+        return f"no TLS there ({reason})"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         wrong = error.certificate_error
-        return f"certificate: {getattr(wrong, 'verify_message', '') or type(wrong).__name__}"
+        return _said_of_certificate(getattr(wrong, "verify_code", 0), getattr(wrong, "verify_message", ""))
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name is not known"
+        return said(error.os_error)
     if isinstance(error, aiohttp.ClientConnectorError):
         return said(error)
     if isinstance(error, aiohttp.ServerDisconnectedError):
@@ -122,6 +162,21 @@ def _said(error: aiohttp.ClientError) -> str:
     return type(error).__name__
 
 
+def _said_of_certificate(code: int, message: str) -> str:
+    """In words of whoever runs the service, where OpenSSL's are those of who wrote it. Codes are X509_V_ERR_*."""
+    match code:
+        case 9:
+            return "its certificate is not valid yet"
+        case 10:
+            return "its certificate has expired"
+        case 18 | 19 | 20 | 21:  # signed by itself, by a chain that ends in itself, by somebody unknown
+            return "its certificate is not trusted: its authority is unknown (see ca_file), or its chain not whole"
+        case 62 | 64:  # of a name, of an address
+            return f"its {message.partition(', ')[2].rstrip('.') or 'certificate is for another name'}"
+        case _:
+            return f"its certificate is not accepted: {message or 'no reason given'}"
+
+
 class _Phases:
     """Times of one fetch: resolve, connect, tls, first_byte, transfer."""
 
@@ -131,15 +186,15 @@ class _Phases:
         self.took_ms: dict[str, float] = {}
         self.peer: ssl.SSLObject | None = None
 
-    def session(self, tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    def session(self, tls: ssl.SSLContext, names: Names) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
         trace.on_request_start.append(self._noting("request"))
         trace.on_dns_resolvehost_start.append(self._noting("resolving"))
-        trace.on_dns_resolvehost_end.append(self._noting("resolved"))
+        trace.on_dns_resolvehost_end.append(self._resolved)
         trace.on_connection_create_start.append(self._noting("connecting"))
         trace.on_connection_create_end.append(self._connected)
         trace.on_request_redirect.append(self._redirected)
-        connector = aiohttp.TCPConnector(ssl=tls, force_close=True, use_dns_cache=False)
+        connector = aiohttp.TCPConnector(ssl=tls, force_close=True, use_dns_cache=False, resolver=names)
         return aiohttp.ClientSession(
             connector=connector,
             trace_configs=[trace],
@@ -157,13 +212,18 @@ class _Phases:
         self.peer = peer
         self._at["handshaking"] = self._monotonic()
 
+    async def _resolved(
+        self, session: aiohttp.ClientSession, context: SimpleNamespace, params: object
+    ) -> None:
+        at = self._at
+        at["resolved"] = self._monotonic()
+        self.took_ms["resolve"] = (at["resolved"] - at["resolving"]) * 1000
+
     async def _connected(
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: object
     ) -> None:
         at = self._at
         at["connected"] = self._monotonic()
-        if "resolved" in at:
-            self.took_ms["resolve"] = (at["resolved"] - at["resolving"]) * 1000
         handshaking = at.get("handshaking", at["connected"])
         self.took_ms["connect"] = (handshaking - at.get("resolved", at["connecting"])) * 1000
         if "handshaking" in at:
@@ -186,7 +246,7 @@ class _Phases:
         self.took_ms["transfer"] = (self._monotonic() - self._at["first byte"]) * 1000
 
     def certificate_days_left(self, now: datetime) -> int | None:
-        """Whole days, rounded down; None without TLS or where the handshake failed."""
+        """Whole days, rounded down, negative where it has expired; None without TLS, or where it is not trusted."""
         certificate = self.peer.getpeercert() if self.peer is not None and self.peer.version() else None
         if not certificate:
             return None
@@ -232,20 +292,26 @@ def secret_headers(
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def wrong_request(url: str, headers: Mapping[str, str]) -> str | None:
-    """What is wrong with what the configuration asks for."""
+def wrong_url(
+    field: str, url: str, instead: str = "use headers_env or headers_file"
+) -> Iterator[Contradiction]:
+    """What is wrong with a URL of the configuration."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
+        _ = parts.port
     except ValueError:
-        return "url: is none"
+        parts, host = urlsplit(""), None
     if parts.scheme not in {"http", "https"} or not host:
-        return "url: must be http://HOST/… or https://HOST/…"
-    if parts.username is not None or parts.password is not None:
-        return "url: holds credentials: use headers_env or headers_file"
+        yield Contradiction((field,), "must be http://HOST/… or https://HOST/…")
+    elif parts.username is not None or parts.password is not None:
+        yield Contradiction((field,), f"holds credentials: {instead}")
+
+
+def wrong_headers(field: str, headers: Mapping[str, str]) -> Iterator[Contradiction]:
+    """What is wrong with headers that stand in the configuration."""
     for name, value in headers.items():
         if name.lower() in SECRET_HEADERS:
-            return f"headers.{name}: is a secret: use headers_env or headers_file"
-        if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
-            return f"headers.{name!r}: is no header"
-    return None
+            yield Contradiction((field,), f"{name} is a secret: use headers_env or headers_file")
+        elif not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+            yield Contradiction((field,), f"{name!r} is no header")

@@ -31,6 +31,8 @@ class HealthzProbe:
             event["response_ms"] = {"min": took, "avg": took, "max": took}
         else:
             event["problem"] = problem
+        if fetched.certificate_days_left is not None:
+            event["certificate_days_left"] = fetched.certificate_days_left
         return event
 
     async def close(self) -> None:

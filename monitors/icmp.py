@@ -12,6 +12,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from monitors.blocking import Names
+from monitors.port import said
+
 _HEADER = struct.Struct("!BBHHH")
 _REQUEST = {socket.AF_INET: 8, socket.AF_INET6: 128}
 _REPLY = {socket.AF_INET: 0, socket.AF_INET6: 129}
@@ -43,14 +46,16 @@ class Echoes:
         return 1.0 - len(self.took_ms) / self.sent
 
 
-async def echo(host: str, *, count: int, timeout: float, monotonic: Callable[[], float]) -> Echoes:
+async def echo(
+    host: str, names: Names, *, count: int, timeout: float, monotonic: Callable[[], float]
+) -> Echoes:
     """Send ``count`` requests one after the other, all within ``timeout`` seconds. A name that is not known, a network
     without a route, silence: loss. Raises ``NotAllowed``."""
     ends = monotonic() + timeout
     echoes = Echoes()
     try:
         async with asyncio.timeout(timeout):
-            family, address = await _address(host)
+            family, address = (await names.addresses(host))[0]
             with _connected(family, address) as connection:
                 each_s = (ends - monotonic()) / count
                 for sequence in range(count):
@@ -58,15 +63,9 @@ async def echo(host: str, *, count: int, timeout: float, monotonic: Callable[[],
     except TimeoutError:
         echoes.problem = f"no answer within {timeout:g} s"
     except OSError as error:
-        echoes.problem = error.strerror or type(error).__name__
+        echoes.problem = said(error)
     echoes.sent = count
     return echoes
-
-
-async def _address(host: str) -> tuple[socket.AddressFamily, str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    family, _, _, _, address = found[0]
-    return socket.AddressFamily(family), str(address[0])
 
 
 def _connected(family: socket.AddressFamily, address: str) -> socket.socket:
@@ -107,7 +106,7 @@ async def _one(
         echoes.problem = f"no answer within {within_s:.3g} s"
         return
     except OSError as error:
-        echoes.problem = error.strerror or type(error).__name__
+        echoes.problem = said(error)
         return
     took = monotonic() - sent
     echoes.took_ms.append(took * 1000)

@@ -2,18 +2,20 @@
 
 Every result goes through it, whether the endpoint answers or not: what was measured survives the kill of the process.
 When it is full, what comes is dropped and counted, and what is there stays: the beginning of an outage is what nobody
-else can tell. See docs/decisions/0033-the-outbox.md.
+else can tell. See docs/decisions/0033-the-outbox.md. How far a probe has read is kept here too, in one transaction with
+the result that tells of it (docs/decisions/0038).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from monitors.probe import Measured, Progress, Read, Unknown
 from topology.sqlite.file import Database
 
 SCHEMA = """
@@ -22,6 +24,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     time_ms INTEGER NOT NULL,
     body BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS progress (name TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox_lost (why TEXT PRIMARY KEY, events INTEGER NOT NULL);
 """
 
@@ -38,6 +41,14 @@ class Waiting(NamedTuple):
 
     number: int
     body: bytes
+
+
+class Kept(NamedTuple):
+    """What became of results that were to be kept, beside those that were: ``dropped``, since there was no room;
+    ``overtaken``, since another process has told of what they were read from."""
+
+    dropped: int = 0
+    overtaken: int = 0
 
 
 class Held(NamedTuple):
@@ -76,25 +87,39 @@ class Outbox:
         self.held = await self._database.read(_held)
         return self.held
 
-    async def keep(self, events: Sequence[Mapping[str, object]]) -> int:
-        """Put complete events, each with an integer ``time``, behind all others; on disk when this returns. Returns how
-        many had room: the first ones. Raises ``Unavailable``: none is kept."""
-        rows = [(event["time"], msgspec.json.encode(event)) for event in events]
+    async def keep(self, results: Sequence[Measured | Read]) -> Kept:
+        """Put complete events, each with an integer ``time``, behind all others, and progress where it belongs; on disk
+        when this returns. What has no room is dropped, all that comes behind it too, and its progress is not kept: what
+        was read is read again. Raises ``Unavailable``: nothing is kept."""
+        entries = [_entry(result) for result in results]
 
-        def append(connection: sqlite3.Connection) -> tuple[int, Held]:
+        def append(connection: sqlite3.Connection) -> tuple[Kept, Held]:
             room = self._max_bytes - TREE_BYTES - _bytes(connection)
-            kept = 0
-            for _, body in rows:
-                room -= len(body) + ROW_BYTES
-                if room < 0:
-                    break
-                kept += 1
-            connection.executemany("INSERT INTO outbox (time_ms, body) VALUES (?, ?)", rows[:kept]).close()
-            _count_lost(connection, DROPPED, len(rows) - kept)
-            return kept, _held(connection)
+            dropped = overtaken = 0
+            for row, progress in entries:
+                if progress is not None and _progress(connection, progress.name) != progress.before:
+                    overtaken += 1
+                    continue
+                if row is not None:
+                    room -= len(row[1]) + ROW_BYTES
+                    if room < 0:
+                        dropped += 1
+                        continue
+                    connection.execute("INSERT INTO outbox (time_ms, body) VALUES (?, ?)", row).close()
+                if progress is not None:
+                    connection.execute(
+                        "INSERT INTO progress VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body",
+                        (progress.name, progress.now),
+                    ).close()
+            _count_lost(connection, DROPPED, dropped)
+            return Kept(dropped, overtaken), _held(connection)
 
         kept, self.held = await self._database.write(append)
         return kept
+
+    async def progress(self, name: str) -> bytes | None:
+        """What was kept last under this name. Raises like ``open``."""
+        return await self._database.read(lambda connection: _progress(connection, name))
 
     async def first(self, *, limit: int, max_bytes: int) -> Sequence[Waiting]:
         """The oldest events, at least one unless it is empty. Raises like ``open``."""
@@ -114,14 +139,30 @@ class Outbox:
         return await self._database.read(read)
 
     async def remove(self, upto: int, *, refused: int = 0) -> None:
-        """Forget the events up to this number: the endpoint has them, but for so many, which it will never take."""
+        """Forget the events up to this number: the endpoint has them, but for so many, which it will never take. Where
+        another process has forgotten them already, it has counted those."""
 
         def forget(connection: sqlite3.Connection) -> Held:
-            connection.execute("DELETE FROM outbox WHERE number <= ?", (upto,)).close()
-            _count_lost(connection, REFUSED, refused)
+            removed = connection.execute("DELETE FROM outbox WHERE number <= ?", (upto,))
+            _count_lost(connection, REFUSED, min(refused, removed.rowcount))
+            removed.close()
             return _held(connection)
 
         self.held = await self._database.write(forget)
+
+
+def _entry(result: Measured | Read) -> tuple[tuple[object, bytes] | None, Progress | None]:
+    """A row of the outbox, and progress."""
+    progress = result.progress if isinstance(result, Read) else None
+    event = result.result if isinstance(result, Read) else result
+    if isinstance(event, Unknown):
+        return None, progress
+    return (event["time"], msgspec.json.encode(event)), progress
+
+
+def _progress(connection: sqlite3.Connection, name: str) -> bytes | None:
+    row = connection.execute("SELECT body FROM progress WHERE name = ?", (name,)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def _count_lost(connection: sqlite3.Connection, why: str, events: int) -> None:

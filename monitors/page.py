@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import field
 
-from monitors.fetching import Fetched, Fetcher, secret_headers, tls_context, wrong_request
-from monitors.probe import Measured, ProbeSettings, Surroundings
+from monitors.faults import Contradiction
+from monitors.fetching import Fetched, Fetcher, secret_headers, tls_context, wrong_headers, wrong_url
+from monitors.probe import Measured, ProbeSettings, Surroundings, Url
 
 
 class WebSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,16 +16,15 @@ class WebSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_field
     file that holds its value; with such a header redirects are not followed. ``ca_file`` is trusted beside the system's
     own authorities."""
 
-    url: str
+    url: Url
     headers: Mapping[str, str] = field(default_factory=dict)
     headers_env: Mapping[str, str] = field(default_factory=dict)
     headers_file: Mapping[str, str] = field(default_factory=dict)
     ca_file: str | None = None
 
-    def __post_init__(self) -> None:
-        wrong = wrong_request(self.url, self.headers)
-        if wrong is not None:
-            raise ValueError(wrong)
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from wrong_url("url", self.url)
+        yield from wrong_headers("headers", self.headers)
 
     def fetcher(self, surroundings: Surroundings) -> Fetcher:
         """Raises ``SettingsError`` for a secret or an authority that is not there."""
@@ -36,6 +36,7 @@ class WebSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_field
             secret=bool(secret),
             timeout=self.timeout,
             monotonic=surroundings.monotonic,
+            names=surroundings.names,
         )
 
 
@@ -61,8 +62,9 @@ class PageProbe:
             "up": problem is None,
             "bytes": len(fetched.body),
             "elapsed_ms": fetched.elapsed_ms,
-            "phases_ms": fetched.phases_ms,
         }
+        if fetched.phases_ms:
+            event["phases_ms"] = fetched.phases_ms
         if fetched.status is not None:
             event["status"] = fetched.status
         if fetched.certificate_days_left is not None:

@@ -10,8 +10,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from monitors import icmp
+from monitors.blocking import Names
 from monitors.port import said
-from monitors.probe import Measured, Name, Port, ProbeSettings, Surroundings
+from monitors.probe import HostName, Measured, Port, ProbeSettings, Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 class PingSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ping"):
     """``[[probe]] kind = "ping"``. ``tcp_port`` is connected to where ICMP is not allowed."""
 
-    host: Name
+    host: HostName
     count: Annotated[int, Meta(ge=1, le=20)] = 3
     tcp_port: Port = 443
 
@@ -30,13 +31,18 @@ class PingProbe:
     def __init__(self, settings: PingSettings, surroundings: Surroundings) -> None:
         self._settings = settings
         self._monotonic = surroundings.monotonic
+        self._names = surroundings.names
         self._noted = False
 
     async def check(self) -> Measured:
         settings = self._settings
         try:
             echoes = await icmp.echo(
-                settings.host, count=settings.count, timeout=settings.timeout, monotonic=self._monotonic
+                settings.host,
+                self._names,
+                count=settings.count,
+                timeout=settings.timeout,
+                monotonic=self._monotonic,
             )
         except icmp.NotAllowed:
             return await self._by_tcp()
@@ -48,22 +54,21 @@ class PingProbe:
         if not self._noted:
             log.warning("%s: %s; run as root, or set net.ipv4.ping_group_range", settings.host, note)
             self._noted = True
-        echoes = await _connects(settings, self._monotonic)
+        echoes = await _connects(settings, self._names, self._monotonic)
         return {**_event(echoes), "note": note}
 
     async def close(self) -> None:
         """Every check has closed what it opened."""
 
 
-async def _connects(settings: PingSettings, monotonic: Callable[[], float]) -> icmp.Echoes:
+async def _connects(settings: PingSettings, names: Names, monotonic: Callable[[], float]) -> icmp.Echoes:
     """As many connects as there would be requests. A refusal comes from the host, which so is there."""
     echoes = icmp.Echoes(sent=settings.count)
     for _ in range(settings.count):
         began = monotonic()
         try:
             async with asyncio.timeout(settings.timeout / settings.count):
-                _, writer = await asyncio.open_connection(settings.host, settings.tcp_port)
-            writer.transport.abort()
+                await names.connect(settings.host, settings.tcp_port)
         except ConnectionRefusedError:
             pass
         except TimeoutError:

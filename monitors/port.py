@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import socket
 
-from monitors.probe import Measured, Name, Port, ProbeSettings, Surroundings
+from monitors.probe import HostName, Measured, Port, ProbeSettings, Surroundings
 
 
 class PortSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="port"):
     """``[[probe]] kind = "port"``."""
 
-    host: Name
+    host: HostName
     port: Port
 
 
@@ -22,10 +22,10 @@ class PortProbe:
     def __init__(self, settings: PortSettings, surroundings: Surroundings) -> None:
         self._settings = settings
         self._monotonic = surroundings.monotonic
+        self._names = surroundings.names
 
     async def check(self) -> Measured:
-        settings = self._settings
-        took = await connect_ms(settings.host, settings.port, settings.timeout, self._monotonic)
+        took = await self._connect_ms()
         if isinstance(took, str):
             return {"type": "health.pinged", "check": "port", "up": False, "problem": took}
         return {
@@ -35,28 +35,30 @@ class PortProbe:
             "response_ms": {"min": took, "avg": took, "max": took},
         }
 
+    async def _connect_ms(self) -> float | str:
+        """How long a TCP connection took to be made, names looked up included; or why there is none."""
+        settings = self._settings
+        began = self._monotonic()
+        try:
+            async with asyncio.timeout(settings.timeout):
+                await self._names.connect(settings.host, settings.port)
+        except TimeoutError:
+            return f"no connection within {settings.timeout:g} s"
+        except OSError as error:
+            return said(error)
+        return round((self._monotonic() - began) * 1000, 3)
+
     async def close(self) -> None:
         """Nothing is kept open."""
 
 
-async def connect_ms(host: str, port: int, timeout: float, monotonic: Callable[[], float]) -> float | str:
-    """How long a TCP connection took to be made, names looked up included; or why there is none."""
-    began = monotonic()
-    try:
-        async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(host, port)
-    except TimeoutError:
-        return f"no connection within {timeout:g} s"
-    except OSError as error:
-        return said(error)
-    took = (monotonic() - began) * 1000
-    writer.transport.abort()  # nothing was sent, so nothing is waited for
-    return round(took, 3)
-
-
 def said(error: OSError) -> str:
-    """What the system says, without addresses, so that the same trouble reads the same."""
-    # asyncio words a refused connection as "Connect call failed (address)"; a name that is none has a negative number.
+    """What is wrong, without addresses, so that the same trouble reads the same."""
+    if isinstance(error, socket.gaierror):
+        if error.errno == socket.EAI_AGAIN:
+            return "its name cannot be looked up: no name server answers"
+        return "its name is not known to DNS"
+    # asyncio words a refused connection as "Connect call failed (address)"; other numbers may be none of the system's.
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or type(error).__name__

@@ -19,15 +19,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import aiohttp
 import msgspec
+from msgspec import Meta
 from yarl import URL
 
-from monitors.metrics import MonitorMetrics
+from monitors.fetching import said_by_client
 from monitors.outbox import Outbox, Waiting
+from monitors.words import counted
 from topology.errors import Unavailable
+from topology.metrics import MonitorMetrics
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +43,13 @@ LONGEST_DELAY_S = 30.0
 LONGEST_RETRY_AFTER_S = 3600.0
 #: Another process may have put something in.
 LOOK_EVERY_S = 5.0
+#: The ingest's answer to the most events, each refused with a reason, is far below it.
+MOST_ANSWER_BYTES = 4 << 20
 #: Of an answer that is not ours, in a log.
 MOST_SAID_CHARACTERS = 200
 
 _NDJSON = "application/x-ndjson"
+_PROBLEM = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +65,37 @@ class Endpoint:
 
 
 class NotTaken(Exception):
-    """The endpoint took nothing; what was to be posted is kept. ``too_much``: fewer at once may pass."""
+    """The endpoint took nothing; what was to be posted is kept. ``too_much``: fewer at once may pass. ``for_good``: it
+    is the ingest's own word, so that one event alone will never pass."""
 
-    def __init__(self, message: str, *, too_much: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        too_much: bool = False,
+        for_good: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.too_much = too_much
+        self.for_good = for_good
         self.retry_after_s = retry_after_s
+
+
+#: Events that will never be taken, with the reasons; and of how many that were posted.
+Refusals: TypeAlias = Mapping[bytes, str]
+
+
+def log_refusals(refusals: Refusals, posted: int) -> None:
+    """The first one stands for all."""
+    body, why = next(iter(refusals.items()))
+    log.error(
+        "the endpoint will never take %d of %s, dropped; the first, %s: %s",
+        len(refusals),
+        counted(posted, "result"),
+        body.decode(errors="replace")[:MOST_SAID_CHARACTERS],
+        why,
+    )
 
 
 class Poster:
@@ -79,6 +110,7 @@ class Poster:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        tell_refused: Callable[[Refusals, int], None] = log_refusals,
     ) -> None:
         self._outbox = outbox
         self._endpoint = endpoint
@@ -86,6 +118,7 @@ class Poster:
         self._metrics = metrics
         self._sleep = sleep
         self._jitter = jitter
+        self._tell_refused = tell_refused
         self._at_once = MOST_EVENTS
         self._something = asyncio.Event()
         #: Why nothing is taken at present; None while all is well.
@@ -103,12 +136,19 @@ class Poster:
             try:
                 await self.post_all()
             except NotTaken as error:
+                if self.away is None:
+                    log.warning("results are kept until the endpoint takes them: %s", error)
+                self.away = str(error)
                 # Half to the whole of it: the monitors of many regions must not come back in step.
                 await self._sleep(_longer(delay * (1 + self._jitter()) / 2, error.retry_after_s))
                 delay = min(delay * 2, LONGEST_DELAY_S)
                 continue
             except Unavailable as error:
                 log.warning("%s", error)
+            else:
+                if self.away is not None:
+                    log.warning("the endpoint takes results again")
+                self.away = None
             delay = FIRST_DELAY_S
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -118,17 +158,8 @@ class Poster:
 
     async def post_all(self) -> None:
         """Post until the outbox is empty. Raises ``NotTaken``, or ``Unavailable`` where the disk is away."""
-        try:
-            while await self._post_some():
-                pass
-        except NotTaken as error:
-            if self.away is None:
-                log.warning("results are kept until the endpoint takes them: %s", error)
-            self.away = str(error)
-            raise
-        if self.away is not None:
-            log.warning("the endpoint takes results again")
-        self.away = None
+        while await self._post_some():
+            pass
 
     async def _post_some(self) -> bool:
         waiting = await self._outbox.first(limit=self._at_once, max_bytes=MOST_BYTES)
@@ -142,10 +173,13 @@ class Poster:
             if len(waiting) > 1:
                 self._at_once = len(waiting) // 2
                 return True
+            if not error.for_good:
+                raise
             refused = {0: str(error)}
         else:
             self._at_once = MOST_EVENTS
-        self._tell(waiting, refused)
+        if refused:
+            self._tell_refused({waiting[index].body: why for index, why in refused.items()}, len(waiting))
         await self._outbox.remove(waiting[-1].number, refused=len(refused))
         return True
 
@@ -162,25 +196,27 @@ class Poster:
                 allow_redirects=False,  # the key is for the endpoint alone
                 timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S),
             ) as answer:
-                self._metrics.posted(str(answer.status))
-                return _refused(answer, await answer.read(), len(waiting))
+                self._metrics.monitor_posts(code=str(answer.status)).inc()
+                return _refused(answer, await _body(answer), len(waiting))
         except TimeoutError:
-            self._metrics.posted("none")
+            self._metrics.monitor_posts(code="none").inc()
             raise NotTaken(f"{self._endpoint.url}: no answer within {ANSWER_WITHIN_S:g} s") from None
         except aiohttp.ClientError as error:
-            self._metrics.posted("none")
-            raise NotTaken(f"{self._endpoint.url}: {error}") from error
+            self._metrics.monitor_posts(code="none").inc()
+            raise NotTaken(f"{self._endpoint.url}: {said_by_client(error)}") from error
 
-    def _tell(self, waiting: Sequence[Waiting], refused: Mapping[int, str]) -> None:
-        if refused:
-            index, why = next(iter(refused.items()))
-            log.error(
-                "the endpoint will never take %d of %d results, they are dropped; the first one, %s: %s",
-                len(refused),
-                len(waiting),
-                waiting[index].body.decode(errors="replace")[:MOST_SAID_CHARACTERS],
-                why,
-            )
+
+class _Rejected(msgspec.Struct, frozen=True):
+    index: Annotated[int, Meta(ge=0)]
+    error: str
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    rejected: list[_Rejected]
+    accepted: Annotated[int, Meta(ge=0)] = 0
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
 
 
 def _refused(answer: aiohttp.ClientResponse, body: bytes, count: int) -> Mapping[int, str]:
@@ -197,7 +233,7 @@ def _refused(answer: aiohttp.ClientResponse, body: bytes, count: int) -> Mapping
     if status == 403:
         raise NotTaken(f"403, the key may not send health events: give it the scope health ({words})")
     if status in {400, 413, 415, 422}:
-        raise NotTaken(f"{status}: {words}", too_much=True)
+        raise NotTaken(f"{status}: {words}", too_much=True, for_good=answer.content_type == _PROBLEM)
     if status in {429, 503}:
         raise NotTaken(f"{status}: {words}", retry_after_s=_retry_after_s(answer.headers))
     if status < 300:
@@ -210,13 +246,22 @@ def _refused(answer: aiohttp.ClientResponse, body: bytes, count: int) -> Mapping
 def _rejected(body: bytes, count: int) -> Mapping[int, str] | None:
     """What an answer of the ingest rejects, by index; None where it does not account for every event."""
     try:
-        said: Any = msgspec.json.decode(body)
-        rejected = {int(each["index"]): str(each["error"]) for each in said["rejected"]}
-        accepted = said.get("accepted", 0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        answer = _ANSWER.decode(body)
+    except (ValueError, RecursionError):
         return None
-    inside = all(0 <= index < count for index in rejected)
-    return rejected if inside and accepted + len(rejected) == count else None
+    rejected = {each.index: each.error for each in answer.rejected}
+    inside = all(index < count for index in rejected)
+    return rejected if inside and answer.accepted + len(rejected) == count else None
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """What it says, as far as anybody wants to hear it: who stands in the endpoint's place may go on for ever."""
+    body = bytearray()
+    async for chunk in answer.content.iter_chunked(64 << 10):
+        body += chunk
+        if len(body) > MOST_ANSWER_BYTES:
+            break
+    return bytes(body)
 
 
 def _words(body: bytes) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Protocol, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec import Meta
 from yarl import URL
 
+from monitors.faults import Contradiction
 from monitors.fetching import Fetched, Fetcher, tls_context
 from monitors.port import said
 from monitors.probe import Measured, Name, ProbeSettings, Surroundings, Unknown
@@ -22,6 +25,8 @@ from schemas.events import Counted
 
 #: Closing is a courtesy: the broker notices a closed socket, too.
 CLOSE_LIMIT_S = 1.0
+QueueUrl: TypeAlias = Annotated[str, Meta(examples=["http://rabbitmq.example:15672"])]
+QueueName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256, examples=["extractors"])]
 _COLUMNS = "messages,messages_ready,messages_unacknowledged,consumers"
 
 
@@ -29,8 +34,10 @@ class QueueSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_fie
     """``[[probe]] kind = "queue"``. ``url`` is that of the management API (``http``, ``https``) or of the broker
     (``amqp``, ``amqps``), without user and password: ``password_env`` or ``password_file`` names the password."""
 
-    url: str
-    queue: Name
+    holds: ClassVar[bool] = False
+
+    url: QueueUrl
+    queue: QueueName
     vhost: Name = "/"
     user: Name = "guest"
     password_env: str | None = None
@@ -42,19 +49,23 @@ class QueueSettings(ProbeSettings, frozen=True, kw_only=True, forbid_unknown_fie
         """Queues of one service are told apart."""
         return (*super().subject, self.queue)
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Contradiction]:
         try:
             parts = urlsplit(self.url)
             host = parts.hostname
             _ = parts.port
         except ValueError:
-            raise ValueError("url: is none") from None
+            parts, host = urlsplit(""), None
         if parts.scheme not in {"http", "https", "amqp", "amqps"} or not host:
-            raise ValueError("url: must be http://HOST:15672 or amqp://HOST, or either with an s")
+            yield Contradiction(("url",), "must be http://HOST:15672 or amqp://HOST, or either with an s")
         if "@" in parts.netloc:
-            raise ValueError("url: holds credentials: use user, and password_env or password_file")
+            yield Contradiction(("url",), "holds credentials: use user, and password_env or password_file")
         if parts.query or parts.fragment or (parts.scheme.startswith("amqp") and parts.path not in {"", "/"}):
-            raise ValueError("url: ends with host and port, the virtual host is vhost")
+            yield Contradiction(("url",), "ends with host and port, the virtual host is vhost")
+        if self.password_env is not None and self.password_file is not None:
+            yield Contradiction(
+                ("password_env", "password_file"), "password_file is given, too: leave one out"
+            )
 
     @property
     def by_management(self) -> bool:
@@ -104,6 +115,7 @@ class _Management:
             secret=True,
             timeout=settings.timeout,
             monotonic=surroundings.monotonic,
+            names=surroundings.names,
         )
 
     async def measure(self) -> Measured | Unknown:
@@ -144,7 +156,7 @@ class _Management:
 
 class _Declare:
     def __init__(self, settings: QueueSettings, password: str, surroundings: Surroundings) -> None:
-        del surroundings  # nothing here looks at a clock
+        self._names = surroundings.names
         tls_context(settings.ca_file)  # says what is wrong with the file, at the start
         url = URL(settings.url).with_user(settings.user).with_password(password)
         url = url.with_path(f"/{quote(settings.vhost, safe='')}", encoded=True)
@@ -167,6 +179,8 @@ class _Declare:
         connection = Connection(self._url, name="eventsink monitor")
         try:
             async with asyncio.timeout(settings.timeout):
+                # A name that nobody knows is found out here: the client's own look-up cannot be given up.
+                await self._names.addresses(URL(settings.url).host or "")
                 await connection.connect()
                 messages = await message_count(connection, settings.queue)
         except TimeoutError:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from monitors.blocking import Names
+
+#: All of them together are asked for no longer.
+REFERENCE_WITHIN_S = 3.0
+
 
 class Reference:
     """Addresses, ``HOST:PORT``, that answer as long as this machine's network works. None given: it always does."""
 
-    def __init__(self, addresses: Sequence[str], *, timeout: float) -> None:
+    def __init__(self, addresses: Sequence[str], *, timeout: float, names: Names) -> None:
         self._addresses = [address.rsplit(":", 1) for address in addresses]
         self._timeout = timeout
+        self._names = names
         self._asking: asyncio.Task[bool] | None = None
 
     async def network_gone(self) -> bool:
@@ -44,10 +50,9 @@ class Reference:
     async def _answers(self, host: str, port: int) -> bool:
         try:
             async with asyncio.timeout(self._timeout):
-                _, writer = await asyncio.open_connection(host, port)
+                await self._names.connect(host, port)
         except ConnectionRefusedError:
             return True
         except (OSError, TimeoutError):
             return False
-        writer.transport.abort()
         return True

@@ -10,31 +10,33 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from monitors import windows
+from monitors.blocking import Names
 from monitors.config import MonitorConfig
-from monitors.metrics import MonitorMetrics
+from monitors.keeping import Keeper
+from monitors.metrics import show_outbox
 from monitors.outbox import Outbox
-from monitors.posting import Endpoint, NotTaken, Poster
-from monitors.probe import Surroundings
+from monitors.posting import Endpoint, NotTaken, Poster, Refusals, log_refusals
+from monitors.probe import Measured, Read, Surroundings
 from monitors.probes import AnyProbeSettings, build
-from monitors.reference import Reference
+from monitors.reference import REFERENCE_WITHIN_S, Reference
 from monitors.schedule import Clocks, Reporting, Schedule, valid_for_s
 from monitors.secrets import read_secret
-from topology.errors import SettingsError, Unavailable
+from monitors.words import counted
+from topology.errors import ForeignSchema, Refused, SettingsError, Unavailable
+from topology.metrics import MonitorMetrics
 from topology.uuid7 import uuid7
 
 log = logging.getLogger(__name__)
 
 OUTBOX_FILE = "outbox.db"
-REFERENCE_WITHIN_S = 3.0
 #: At the end, together well below five seconds: checks in hand, then one more try to post.
 FINISHED_WITHIN_S = 2.0
 FLUSHED_WITHIN_S = 1.5
-#: Results that the disk does not take wait in memory, so many at most; more are dropped.
-MOST_UNKEPT = 10_000
 
 
 class Monitor:
@@ -47,13 +49,16 @@ class Monitor:
         outbox: Outbox,
         session: aiohttp.ClientSession,
         clocks: Clocks,
+        names: Names,
     ) -> None:
         """Raises ``SettingsError``: a probe's secrets are read here."""
         self.registry = CollectorRegistry()
         self._config = config
         self._outbox = outbox
         self._clocks = clocks
-        metrics = MonitorMetrics(self.registry, lambda: outbox.held, clocks.wall_ms)
+        self._keeper = Keeper(outbox)
+        metrics = MonitorMetrics(self.registry)
+        show_outbox(metrics, self._keeper.held, max_bytes=config.outbox_max_bytes, clock_ms=clocks.wall_ms)
         self.poster = Poster(
             outbox,
             endpoint_of(config, environment),
@@ -61,25 +66,36 @@ class Monitor:
             metrics,
             sleep=clocks.sleep,
             jitter=clocks.chance,
+            tell_refused=self._refused,
         )
-        self._unkept: list[Mapping[str, object]] = []
-        self._keeping = asyncio.Lock()
-        self._dropping = False
-        self._disk_away: str | None = None
+        self._never_taken = 0
         to = Reporting(
             region=config.region,
             source=config.installation,
             report=self.report,
             metrics=metrics,
-            reference=Reference(config.reference, timeout=REFERENCE_WITHIN_S),
+            reference=Reference(config.reference, timeout=REFERENCE_WITHIN_S, names=names),
         )
         surroundings = Surroundings(
-            folder=Path(config.folder), environment=environment, monotonic=clocks.monotonic
+            environment=environment, monotonic=clocks.monotonic, progress=self._keeper.progress, names=names
         )
-        self._schedules = [self._schedule(settings, surroundings, to) for settings in config.probe]
+        self._schedules = self._scheduled(surroundings, to)
         self._ending = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._posting: asyncio.Task[None] | None = None
+
+    def _scheduled(self, surroundings: Surroundings, to: Reporting) -> list[Schedule]:
+        """Raises ``SettingsError``: a line for each probe that cannot be built."""
+        schedules: list[Schedule] = []
+        wrong: list[str] = []
+        for index, settings in enumerate(self._config.probe):
+            try:
+                schedules.append(self._schedule(settings, surroundings, to))
+            except SettingsError as error:
+                wrong.append(f"probe[{index}]: {error}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
+        return schedules
 
     def _schedule(self, settings: AnyProbeSettings, surroundings: Surroundings, to: Reporting) -> Schedule:
         reference_s = REFERENCE_WITHIN_S if self._config.reference else 0.0
@@ -91,46 +107,17 @@ class Monitor:
             valid_for=valid_for_s(settings, reference_s=reference_s),
         )
 
-    async def report(self, event: Mapping[str, object]) -> None:
-        """Keep an event for the endpoint. Raises nothing that a disk does: what it does not take is tried again with
-        the next event."""
-        if len(self._unkept) >= MOST_UNKEPT:
-            self._tell_dropped("the disk takes nothing")
-            return
-        self._unkept.append(event)
-        async with self._keeping:
-            await self._keep()
+    async def report(self, result: Measured | Read) -> None:
+        """Keep a result for the endpoint, and post it."""
+        await self._keeper.keep(result)
         self.poster.wake()
-
-    async def _keep(self) -> None:
-        handed, self._unkept = self._unkept, []
-        if not handed:
-            return
-        try:
-            kept = await self._outbox.keep(handed)
-        except Unavailable as error:
-            self._unkept = [*handed, *self._unkept]
-            if self._disk_away is None:
-                log.error("results wait in memory and are lost with this process: %s", error)
-            self._disk_away = str(error)
-            return
-        self._disk_away = None
-        if kept < len(handed):
-            self._tell_dropped("the outbox is full, raise outbox_max_bytes or bring the endpoint back")
-        else:
-            self._dropping = False
-
-    def _tell_dropped(self, why: str) -> None:
-        if not self._dropping:
-            log.error("results are dropped: %s", why)
-        self._dropping = True
 
     def start(self) -> list[asyncio.Future[None]]:
         """Begin. What is returned fails where the monitor cannot go on."""
         self._posting = asyncio.create_task(self.poster.run(), name="posting")
         self._tasks = [asyncio.create_task(each.run(self._ending)) for each in self._schedules]
         self._tasks.append(asyncio.create_task(self._announced(), name="maintenance windows"))
-        return [self._posting, *self._tasks[:-1]]
+        return [self._posting, *self._tasks]
 
     async def _announced(self) -> None:
         clocks = self._clocks
@@ -145,33 +132,48 @@ class Monitor:
         await _ended([*self._tasks, *([self._posting] if self._posting is not None else [])])
         try:
             async with asyncio.timeout(FLUSHED_WITHIN_S):
+                await self._keeper.flush()
                 await self.poster.post_all()
         except TimeoutError:
             self._tell_waiting("no answer")
         except (NotTaken, Unavailable) as error:
             self._tell_waiting(str(error))
+        if self._keeper.unkept:
+            log.error("%s lost, the disk takes nothing", counted(self._keeper.unkept, "result"))
+
+    def _refused(self, refusals: Refusals, posted: int) -> None:
+        self._never_taken += len(refusals)
+        log_refusals(refusals, posted)
 
     def _tell_waiting(self, why: str) -> None:
         held = self._outbox.held
-        log.warning("%d result(s) wait in %s for the next start: %s", held.events, self._outbox.path, why)
+        if held.events:
+            log.warning(
+                "%s kept in %s for the next start: %s", counted(held.events, "result"), self._outbox.path, why
+            )
 
     async def once(self) -> None:
-        """One check of each probe, then post everything. Raises ``Unavailable`` where it was not taken: it waits."""
+        """One check of each probe, then post everything. Raises ``Unavailable`` where it was not taken: it waits; and
+        ``Refused`` where some of it never will be."""
         await windows.announce_past(self._config, self.report, wall_ms=self._clocks.wall_ms)
         await asyncio.gather(*(each.once() for each in self._schedules))
-        if self._disk_away is not None:
-            raise Unavailable(f"what was measured is lost: {self._disk_away}")
+        if self._keeper.unkept:
+            raise Unavailable(f"{counted(self._keeper.unkept, 'result')} lost: {self._keeper.away}")
         try:
             await self.poster.post_all()
         except NotTaken as error:
             held = await self._outbox.look()
             raise Unavailable(
-                f"{held.events} result(s) wait in {self._outbox.path} for the next run: {error}"
+                f"{counted(held.events, 'result')} kept in {self._outbox.path} for the next run: {error}"
             ) from error
+        if self._never_taken:
+            raise Refused(
+                f"{counted(self._never_taken, 'result')} refused for good by {self._config.endpoint}: see above"
+            )
 
     async def ready(self) -> Mapping[str, str | None]:
         """For ``/readyz``. An endpoint that is away is what the outbox is for."""
-        return {"outbox": self._disk_away}
+        return {"outbox": self._keeper.away}
 
 
 async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
@@ -187,8 +189,9 @@ async def opened(
     config: MonitorConfig, environment: Mapping[str, str], clocks: Clocks
 ) -> AsyncIterator[Monitor]:
     """A monitor with its outbox open, not started. Raises ``SettingsError``, ``Unavailable`` or ``ForeignSchema``."""
-    async with _outbox(config) as outbox, _session(config) as session:
-        yield Monitor(config, environment, outbox, session, clocks)
+    names = Names()
+    async with _outbox(config) as outbox, _session(config, names) as session:
+        yield Monitor(config, environment, outbox, session, clocks, names)
 
 
 async def deliver(
@@ -201,22 +204,37 @@ async def deliver(
     behind what waits there, and try once to post everything.
 
     None if all was posted; else why not: then it waits for the running monitor or the next command. Raises
-    ``SettingsError``, ``ForeignSchema`` or ``Unavailable`` (it was not kept).
+    ``SettingsError``, ``ForeignSchema``, ``Unavailable`` (it was not kept) or ``Refused`` (the endpoint will never take
+    it).
     """
     now_ms = clocks.wall_ms()
     stamped = [
         {"source": config.installation, "id": uuid7(now_ms), "time": now_ms, **event} for event in events
     ]
     endpoint = endpoint_of(config, environment)
-    async with _outbox(config) as outbox, _session(config) as session:
-        if await outbox.keep(stamped) < len(stamped):
+    refused: dict[bytes, str] = {}
+
+    def note(refusals: Refusals, posted: int) -> None:
+        refused.update(refusals)
+
+    async with _outbox(config) as outbox, _session(config, Names()) as session:
+        if (await outbox.keep(stamped)).dropped:
             raise Unavailable(f"{outbox.path} is full: bring the endpoint back, or raise outbox_max_bytes")
-        metrics = MonitorMetrics(CollectorRegistry(), lambda: outbox.held, clocks.wall_ms)
+        metrics = MonitorMetrics(CollectorRegistry())
         try:
-            await Poster(outbox, endpoint, session, metrics).post_all()
+            await Poster(outbox, endpoint, session, metrics, tell_refused=note).post_all()
         except NotTaken as error:
-            return str(error)
-    return None
+            away: str | None = str(error)
+        else:
+            away = None
+    ours = {msgspec.json.encode(event) for event in stamped}
+    others = {body: why for body, why in refused.items() if body not in ours}
+    if others:
+        log_refusals(others, len(others))
+    for body, why in refused.items():
+        if body in ours:
+            raise Refused(f"{config.endpoint} will never take it, it is dropped: {why}")
+    return away
 
 
 def endpoint_of(config: MonitorConfig, environment: Mapping[str, str]) -> Endpoint:
@@ -233,7 +251,10 @@ async def _outbox(config: MonitorConfig) -> AsyncIterator[Outbox]:
     except OSError as error:
         raise Unavailable(f"{folder}: {error.strerror}: name another folder in the configuration") from error
     outbox = Outbox(folder / OUTBOX_FILE, max_bytes=config.outbox_max_bytes)
-    await outbox.open()
+    try:
+        await outbox.open()
+    except ForeignSchema as error:
+        raise ForeignSchema(f"{str(error).partition(':')[0]}: move it away, or name another folder") from None
     try:
         yield outbox
     finally:
@@ -241,13 +262,13 @@ async def _outbox(config: MonitorConfig) -> AsyncIterator[Outbox]:
 
 
 @asynccontextmanager
-async def _session(config: MonitorConfig) -> AsyncIterator[aiohttp.ClientSession]:
+async def _session(config: MonitorConfig, names: Names) -> AsyncIterator[aiohttp.ClientSession]:
     tls = ssl.create_default_context()
     if config.ca_file is not None:
         try:
             tls.load_verify_locations(config.ca_file)
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"ca_file names {config.ca_file}: {error.strerror or error}") from error
-    connector = aiohttp.TCPConnector(ssl=tls, limit=1)
+    connector = aiohttp.TCPConnector(ssl=tls, limit=1, resolver=names)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
         yield session

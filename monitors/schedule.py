@@ -3,7 +3,8 @@
 1. check        a bad result is tried again, up to ``retries`` times: one check, however many attempts
 2. judge        down while the reference addresses are gone too is unknown
 3. stamp        service, region, source, id, and the time at which the check began
-4. report       unknown results are counted and told of, never sent: silence is unknown, and "down" would be a lie
+4. report       with the progress that was made, to be kept together. Unknown results are counted and told of, never
+                sent: silence is unknown, and "down" would be a lie
 5. sleep        until the interval, jittered, has passed since the check began
 
 A probe that hangs or crashes is let go and built anew; what it would have said is unknown.
@@ -15,13 +16,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from monitors.metrics import MonitorMetrics, Restart
-from monitors.probe import Measured, Probe, ProbeSettings, Unknown
+from monitors.probe import Measured, Outcome, Probe, ProbeSettings, Read, Unknown
 from monitors.reference import Reference
 from topology.errors import EventsinkError
+from topology.metrics import MonitorMetrics, Restart, Result
 from topology.uuid7 import uuid7
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,11 @@ JITTER = 0.1
 SPREAD_S = 2.0
 #: A probe keeps its own timeout; one that is over it by this hangs.
 GRACE_S = 2.0
+#: At the end, which nothing is to hold up.
+CLOSED_WITHIN_S = 0.5
 LONGEST_VALIDITY_S = 3600
 
-#: Whose results hold for a while, and which say where they were measured.
+#: Whose results hold for a while (``ProbeSettings.holds``), and which say where they were measured.
 _HOLDS = frozenset({"health.pinged", "health.page_fetched"})
 _HAS_REGION = _HOLDS | {"health.connections_counted"}
 
@@ -56,17 +59,28 @@ class Reporting:
 
     region: str
     source: str
-    report: Callable[[Mapping[str, object]], Awaitable[None]]
+    report: Callable[[Measured | Read], Awaitable[None]]
     metrics: MonitorMetrics
     reference: Reference
 
 
 def valid_for_s(settings: ProbeSettings, *, reference_s: float) -> int:
     """How long a result holds: until the next one must have come, if that check takes as long as a check may."""
+    return min(_needed_s(settings, settings.interval, reference_s), LONGEST_VALIDITY_S)
+
+
+def longest_interval_s(settings: ProbeSettings, *, reference_s: float) -> int:
+    """The longest interval whose results hold until the next one; 0 or less where a check alone may take longer than
+    a result holds."""
+    longest = int((LONGEST_VALIDITY_S - _needed_s(settings, 0, reference_s)) / (1 + JITTER)) + 1
+    return longest if _needed_s(settings, longest, reference_s) <= LONGEST_VALIDITY_S else longest - 1
+
+
+def _needed_s(settings: ProbeSettings, interval: float, reference_s: float) -> int:
     attempts = settings.retries + 1
     longest = attempts * (settings.timeout + GRACE_S) + settings.retries * settings.retry_delay + reference_s
     # Rounded up, and a second for the machine.
-    return min(int(settings.interval * (1 + JITTER) + longest) + 2, LONGEST_VALIDITY_S)
+    return int(interval * (1 + JITTER) + longest) + 2
 
 
 class Schedule:
@@ -90,8 +104,7 @@ class Schedule:
         self._clocks = clocks
         self._valid_for = valid_for
         self._grace_s = grace_s
-        self._last = ""
-        self._checking = False
+        self._last = ("", "")
 
     async def run(self, ending: asyncio.Event) -> None:
         """Check again and again until ``ending`` is set; a check in hand is finished. Closes the probe."""
@@ -104,14 +117,14 @@ class Schedule:
                 interval = self._settings.interval * (1 + JITTER * (2 * clocks.chance() - 1))
                 pause = max(0.0, began + interval - clocks.monotonic())
         finally:
-            await self._probe.close()
+            await self._close(self._probe, within_s=CLOSED_WITHIN_S)
 
     async def once(self) -> None:
         """One check. Closes the probe."""
         try:
             await self.check()
         finally:
-            await self._probe.close()
+            await self._close(self._probe, within_s=CLOSED_WITHIN_S)
 
     async def _ends_within(self, seconds: float, ending: asyncio.Event) -> bool:
         sleeping = asyncio.ensure_future(self._clocks.sleep(seconds))
@@ -127,7 +140,8 @@ class Schedule:
     async def check(self) -> None:
         """Steps 1 to 4. Raises nothing but what ``report`` raises."""
         at_ms = self._clocks.wall_ms()
-        result = await self._attempts()
+        outcome = await self._attempts()
+        result = outcome.result if isinstance(outcome, Read) else outcome
         if (
             not isinstance(result, Unknown)
             and result.get("up") is False
@@ -135,19 +149,24 @@ class Schedule:
         ):
             result = Unknown("no reference address answers: the network of this monitor is gone")
         self._tell(result)
-        if not isinstance(result, Unknown):
-            await self._to.report(self._stamped(result, at_ms))
+        told = result if isinstance(result, Unknown) else self._stamped(result, at_ms)
+        if isinstance(outcome, Read):
+            await self._to.report(Read(told, outcome.progress))
+        elif not isinstance(told, Unknown):
+            await self._to.report(told)
 
-    async def _attempts(self) -> Measured | Unknown:
+    async def _attempts(self) -> Outcome:
         result = await self._attempt()
         for _ in range(self._settings.retries):
+            if isinstance(result, Read):
+                break  # what was read is not there to be read again
             if not isinstance(result, Unknown) and result.get("up") is not False:
                 break
             await self._clocks.sleep(self._settings.retry_delay)
             result = await self._attempt()
         return result
 
-    async def _attempt(self) -> Measured | Unknown:
+    async def _attempt(self) -> Outcome:
         limit_s = self._settings.timeout + self._grace_s
         attempt = asyncio.ensure_future(self._probe.check())
         try:
@@ -158,7 +177,7 @@ class Schedule:
         if not done:
             attempt.cancel()  # not waited for: what hangs may not heed it
             return await self._restarted("hung", f"no result within {limit_s:g} s")
-        error = attempt.exception()
+        error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
         if error is None:
             return attempt.result()
         if isinstance(error, EventsinkError):
@@ -167,18 +186,22 @@ class Schedule:
         return await self._restarted("crashed", f"the probe crashed: {type(error).__name__}")
 
     async def _restarted(self, why: Restart, reason: str) -> Unknown:
-        self._to.metrics.restarted(self._kind, self._name, why)
+        self._to.metrics.monitor_probe_restarts(kind=self._kind, service=self._name, why=why).inc()
         try:
             old, self._probe = self._probe, self._build()
         except EventsinkError as error:  # its secret is not there any more
             return Unknown(f"{reason}, and it cannot be built again: {error}")
-        closing = asyncio.ensure_future(old.close())
-        done, _ = await asyncio.wait({closing}, timeout=self._grace_s)
-        if not done:
+        await self._close(old, within_s=self._grace_s)
+        return Unknown(reason)
+
+    async def _close(self, probe: Probe, *, within_s: float) -> None:
+        """Let go of it, also where it hangs."""
+        closing = asyncio.ensure_future(probe.close())
+        done, _ = await asyncio.wait({closing}, timeout=within_s)
+        if not done or closing.cancelled():
             closing.cancel()
         elif (wrong := closing.exception()) is not None:
             log.warning("%s %s did not close: %s", self._kind, self._name, wrong)
-        return Unknown(reason)
 
     @property
     def _name(self) -> str:
@@ -186,31 +209,32 @@ class Schedule:
 
     def _tell(self, result: Measured | Unknown) -> None:
         """Count, and log what changed."""
+        metrics, kind, name = self._to.metrics, self._kind, self._name
+        state: Result = "unknown"
         if isinstance(result, Unknown):
-            said, state = result.reason, "unknown"
+            said = result.reason
         else:
             up = result.get("up")
             state = "measured" if up is None else "up" if up else "down"
             said = str(result.get("problem", "")) if state == "down" else ""
-        if state == "unknown":
-            self._to.metrics.checked(self._kind, self._name, "unknown")
-        elif state == "measured":
-            self._to.metrics.checked(self._kind, self._name, "measured")
-        else:
-            self._to.metrics.checked(self._kind, self._name, "up" if state == "up" else "down")
-        if state != self._last:
+            if isinstance(days := result.get("certificate_days_left"), int):
+                metrics.monitor_certificate_days_left(kind=kind, service=name).set(days)
+        metrics.monitor_checks(kind=kind, service=name, result=state).inc()
+        if state in {"up", "down"}:
+            metrics.monitor_service_up(kind=kind, service=name).set(state == "up")
+        if state != self._last[0] or (state == "unknown" and said != self._last[1]):
             well = state in {"up", "measured"}
             log.log(
                 logging.INFO if well else logging.WARNING,
                 "%s %s is %s%s",
-                self._kind,
-                self._name,
+                kind,
+                name,
                 state,
                 f": {said}" if said else "",
             )
-        self._last = state
+        self._last = (state, said)
 
-    def _stamped(self, result: Measured, at_ms: int) -> Mapping[str, object]:
+    def _stamped(self, result: Measured, at_ms: int) -> Measured:
         event = {
             "source": self._to.source,
             "id": uuid7(at_ms),

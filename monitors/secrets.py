@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from topology.errors import SettingsError
 
 
@@ -29,6 +31,34 @@ def read_secret(
     if not value.isprintable():
         raise SettingsError(f"the secret of {key} has more than one line: put the secret alone there")
     return value
+
+
+def named_secrets(config: msgspec.Struct, environment: Mapping[str, str]) -> set[str]:
+    """The values of all secrets that a configuration names, for whoever hides them. One that cannot be read is left
+    out: whoever needs it says so."""
+    found: set[str] = set()
+    _look(msgspec.to_builtins(config), environment, found)
+    return found
+
+
+def _look(where: object, environment: Mapping[str, str], found: set[str]) -> None:
+    if isinstance(where, list | tuple):
+        for each in where:
+            _look(each, environment, found)
+    elif isinstance(where, dict):
+        for key, value in where.items():
+            names = list(value.values()) if isinstance(value, dict) else [value]
+            named = [name for name in names if isinstance(name, str)]
+            if str(key).endswith("_env"):
+                found.update(filter(None, (environment.get(name, "").strip() for name in named)))
+            elif str(key).endswith("_file") and key != "ca_file":
+                for name in named:
+                    try:
+                        found.add(_content(str(key), Path(name)))
+                    except SettingsError:
+                        pass
+            else:
+                _look(value, environment, found)
 
 
 def _content(key: str, path: Path) -> str:

@@ -69,6 +69,15 @@ def _at(epoch_ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=epoch_ms)
 
 
+def _said_since_ms(config: MonitorConfig, now_ms: int) -> int:
+    """What a monitor says that starts now: of the last days, and each window that is open, however long."""
+    now = _at(now_ms)
+    began = [
+        int(each.since.timestamp() * 1000) for each in config.maintenance if each.since <= now < each.until
+    ]
+    return min([now_ms - SAID_FOR_MS, *began])
+
+
 async def announce(
     config: MonitorConfig,
     report: Callable[[Mapping[str, object]], Awaitable[None]],
@@ -76,21 +85,15 @@ async def announce(
     wall_ms: Callable[[], int],
     sleep: Callable[[float], Awaitable[None]],
 ) -> None:
-    """Report each end when it is due. Ends after the last one."""
-    said_until_ms = wall_ms() - SAID_FOR_MS
+    """Report each end when it is due, until cancelled."""
+    said_until_ms = _said_since_ms(config, wall_ms())
     while True:
         now_ms = wall_ms()
         for each in said_between(config, said_until_ms, now_ms + 1):
             await report(each.event)
         said_until_ms = max(said_until_ms, now_ms + 1)
-        if not any(_comes(window, said_until_ms) for window in config.maintenance):
-            return
         soon = said_between(config, said_until_ms, said_until_ms + round(LOOK_EVERY_S * 1000))
         await sleep((soon[0].at_ms - now_ms) / 1000 if soon else LOOK_EVERY_S)
-
-
-def _comes(window: Maintenance, at_ms: int) -> bool:
-    return window.period is not None or window.until >= _at(at_ms)
 
 
 async def announce_past(
@@ -101,5 +104,5 @@ async def announce_past(
 ) -> None:
     """Report what was due in the last days, and wait for nothing: for a monitor that runs now and then."""
     now_ms = wall_ms()
-    for each in said_between(config, now_ms - SAID_FOR_MS, now_ms + 1):
+    for each in said_between(config, _said_since_ms(config, now_ms), now_ms + 1):
         await report(each.event)

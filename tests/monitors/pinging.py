@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from pathlib import Path
 
 import msgspec
 
 from monitors.ping import PingProbe, PingSettings
-from tests.monitors.targets import surroundings
+from monitors.probe import Surroundings
 
 if __name__ == "__main__":
     settings = msgspec.convert(
         {"service": "clowder", "host": sys.argv[1], **json.loads(sys.argv[2])}, PingSettings
     )
-    probe = PingProbe(settings, surroundings(Path.cwd()))
+    probe = PingProbe(settings, Surroundings())
     json.dump(asyncio.run(probe.check()), sys.stdout)

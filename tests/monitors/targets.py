@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from aiohttp import web
 
-from monitors.probe import Surroundings
+from monitors.probe import Measured, Outcome, Read, Unknown
+from tests.ports import unused_port
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -91,12 +90,22 @@ def saying_bytes(data: bytes) -> Spoken:
 
 def port_without_listener() -> int:
     """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return unused_port()
 
 
-def surroundings(folder: Path, **environment: str) -> Surroundings:
-    """A folder and an environment of the test's own."""
-    return Surroundings(folder=folder, environment=environment)
+class Keeping:
+    """Keeps the progress of probes, as the outbox does."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def progress(self, name: str) -> bytes | None:
+        return self.kept.get(name)
+
+    def keep(self, outcome: Outcome) -> Measured | Unknown:
+        """The result, once its progress is kept."""
+        if not isinstance(outcome, Read):
+            return outcome
+        assert self.kept.get(outcome.progress.name) == outcome.progress.before
+        self.kept[outcome.progress.name] = outcome.progress.now
+        return outcome.result

@@ -5,9 +5,8 @@ Lines are numbers, so that what was read can be compared with what was written.
 
 from __future__ import annotations
 
-import gzip
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,91 +15,9 @@ from hypothesis import strategies as st
 
 from monitors import following
 from monitors.following import Following
+from monitors.log_file import decoded, encoded
+from tests.monitors.rotated import Rotated
 from topology.errors import Unavailable
-
-
-class Rotated:
-    """A log and who follows it. ``forget`` is a restart of the monitor."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = folder / "access.log"
-        self.position = folder / "position.json"
-        self.written = 0
-        self.read: list[bytes] = []
-        self._writing = self.log.open("ab", buffering=0)
-        self._following = Following(self.log, self.position)
-
-    def write(self, lines: int = 1) -> None:
-        """As NGINX does: into the file that it opened last, always at its end."""
-        self._writing.write(b"".join(b"line %09d\n" % (self.written + n) for n in range(lines)))
-        self.written += lines
-
-    def write_raw(self, text: bytes) -> None:
-        self._writing.write(text)
-
-    def look(self) -> list[bytes]:
-        found: list[bytes] = []
-        self._following.look(found.extend)
-        self.read += found
-        return found
-
-    def forget(self) -> None:
-        self._following.close()
-        self._following = Following(self.log, self.position)
-
-    def rename(self) -> None:
-        """The old file moves on; NGINX still writes into it until ``reopen``."""
-        self._shift()
-        self.log.rename(self._old(1))
-
-    def reopen(self) -> None:
-        self._writing.close()
-        self._writing = self.log.open("ab", buffering=0)
-
-    def copytruncate(self) -> None:
-        self._shift()
-        shutil.copyfile(self.log, self._old(1))
-        with self.log.open("r+b") as file:
-            file.truncate()
-
-    def compress(self) -> None:
-        """The newest old file."""
-        old = self._old(1)
-        old.with_name(f"{old.name}.gz").write_bytes(gzip.compress(old.read_bytes()))
-        old.unlink()
-
-    def _old(self, number: int) -> Path:
-        return self.log.with_name(f"access.log.{number}")
-
-    def _shift(self) -> None:
-        for number in range(40, 0, -1):
-            if self._old(number).exists():
-                self._old(number).rename(self._old(number + 1))
-
-    @property
-    def all_once(self) -> bool:
-        return sorted(self.read) == [b"line %09d" % n for n in range(self.written)]
-
-    def close(self) -> None:
-        self._following.close()
-        self._writing.close()
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Rotated]:
-    """An empty log at which nobody has looked."""
-    made = Rotated(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def rotated(log: Rotated) -> Rotated:
-    """A log of which some lines were read."""
-    log.look()
-    log.write(3)
-    log.look()
-    return log
 
 
 def test_a_log_counts_from_the_first_look_on(log: Rotated) -> None:
@@ -179,29 +96,6 @@ def test_a_copy_that_is_still_being_made_is_not_read(log: Rotated) -> None:
     assert log.all_once, log.read
 
 
-def test_what_is_compressed_at_once_is_read_to_its_end_first(rotated: Rotated) -> None:
-    rotated.rename()
-    rotated.write()
-    rotated.compress()
-    rotated.reopen()
-    rotated.write()
-    rotated.look()
-    assert rotated.all_once, rotated.read
-
-
-def test_what_was_compressed_while_nobody_looked_is_said_to_be_missing(
-    rotated: Rotated, caplog: pytest.LogCaptureFixture
-) -> None:
-    rotated.write()
-    rotated.forget()
-    rotated.rename()
-    rotated.compress()
-    rotated.reopen()
-    rotated.write()
-    assert rotated.look() == [b"line 000000004"]
-    assert "lines may be missing" in caplog.text
-
-
 def test_an_old_file_is_let_go_once_the_new_one_is_written(rotated: Rotated) -> None:
     rotated.rename()
     rotated.reopen()
@@ -233,21 +127,34 @@ def test_more_than_a_look_takes_is_left_for_the_next(
     monkeypatch.setattr(following, "LOOK_BYTES", 20)
     monkeypatch.setattr(following, "CHUNK_BYTES", 32)
     rotated.write(10)
-    left = [rotated._following.look(rotated.read.extend) for _ in range(20)]
+    left = []
+    for _ in range(20):
+        rotated.look()
+        left.append(rotated.left)
     assert left[0] > 0
     assert left[-1] == 0
     assert rotated.all_once, rotated.read
 
 
-def test_a_position_that_cannot_be_written_reads_the_same_lines_again(rotated: Rotated) -> None:
+def test_a_look_that_was_not_kept_is_looked_again(rotated: Rotated) -> None:
     rotated.write()
-    blocked = rotated.position.with_name("position.json.new")
-    blocked.mkdir()
+    rotated.look_in_vain()
+    rotated.rename()
+    rotated.reopen()
+    rotated.write()
+    rotated.look_in_vain()
+    assert rotated.look() == [b"line 000000003", b"line 000000004"]
+
+
+def test_a_look_ends_when_it_was_enough(rotated: Rotated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "CHUNK_BYTES", 32)
+    rotated.write(10)
     found: list[bytes] = []
-    with pytest.raises(Unavailable, match="own folder"):
-        rotated._following.look(found.extend)
-    blocked.rmdir()
-    assert rotated.look() == found == [b"line 000000003"]
+    other = Following(rotated.log)
+    look = other.look(rotated.saved, found.extend, enough=lambda: True)
+    other.close()
+    assert 0 < len(found) < 10
+    assert look.left > 0
 
 
 def test_a_log_that_is_not_there_is_unavailable_at_first_and_empty_later(log: Rotated) -> None:
@@ -265,17 +172,17 @@ def test_a_log_that_is_not_there_is_unavailable_at_first_and_empty_later(log: Ro
     assert log.all_once, log.read
 
 
-def test_a_position_that_is_none_begins_anew(rotated: Rotated, caplog: pytest.LogCaptureFixture) -> None:
-    rotated.position.write_bytes(b'{"looked":')
-    rotated.write()
-    rotated.forget()
-    assert rotated.look() == []
+def test_a_place_that_is_none_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert decoded(b'{"looked":', tmp_path) is None
     assert "cannot be understood" in caplog.text
-    rotated.write()
-    assert rotated.look() == [b"line 000000004"]
 
 
-_STEPS = ["write", "look", "look", "forget", "rename", "reopen", "copytruncate"]
+def test_a_place_is_read_as_it_was_written(rotated: Rotated) -> None:
+    assert rotated.saved is not None
+    assert decoded(encoded(rotated.saved), rotated.log) == rotated.saved
+
+
+_STEPS = ["write", "look", "look", "look_in_vain", "forget", "rename", "reopen", "copytruncate"]
 
 
 @given(steps=st.lists(st.sampled_from(_STEPS), max_size=14))

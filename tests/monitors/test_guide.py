@@ -27,5 +27,5 @@ def test_an_example_of_the_guide_is_a_configuration(example: str, tmp_path: Path
     file = tmp_path / "monitors.toml"
     file.write_text(whole if "[[probe]]" in example else whole + PROBE, "utf-8")
     config = read(file)
-    surroundings = Surroundings(folder=tmp_path, environment={"RABBITMQ_PASSWORD": "secret of the test"})
+    surroundings = Surroundings(environment={"RABBITMQ_PASSWORD": "secret of the test"})
     assert [build(settings, surroundings) for settings in config.probe]

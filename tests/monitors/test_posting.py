@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from monitors import posting
-from monitors.metrics import MonitorMetrics
 from monitors.outbox import Outbox
 from monitors.posting import Endpoint, NotTaken, Poster
 from tests.monitors.targets import port_without_listener, serving, silence, speaking
 from tests.web.serving import served
+from topology.metrics import MonitorMetrics
 
 Answer = Callable[[Sequence[str]], web.Response]
 KEY = "es_hunter2hunter2hunter2"
@@ -64,13 +64,15 @@ class Posting:
 
     async def empty(self) -> None:
         """Return once nothing waits."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.outbox.held.events:
                 await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def to(port: int, folder: Path, *, key: str = KEY, jitter: float = 1.0) -> AsyncIterator[Posting]:
+async def to(
+    port: int, folder: Path, *, key: str = KEY, jitter: float = 1.0, url: str = ""
+) -> AsyncIterator[Posting]:
     """A poster to this port of loopback."""
     slept: list[float] = []
 
@@ -83,9 +85,9 @@ async def to(port: int, folder: Path, *, key: str = KEY, jitter: float = 1.0) ->
     async with aiohttp.ClientSession() as session:
         poster = Poster(
             outbox,
-            Endpoint(url=URL(f"http://127.0.0.1:{port}"), key=key),
+            Endpoint(url=URL(url or f"http://127.0.0.1:{port}"), key=key),
             session,
-            MonitorMetrics(CollectorRegistry(), lambda: outbox.held, lambda: 0),
+            MonitorMetrics(CollectorRegistry()),
             sleep=sleep,
             jitter=lambda: jitter,
         )
@@ -123,6 +125,9 @@ async def test_results_go_in_order_and_are_forgotten_when_they_are_taken(tmp_pat
         (problem(500), "500: said so"),
         (lambda ids: web.Response(text="<h1>Log in to the Wi-Fi</h1>"), "200, but not from an eventsink"),
         (lambda ids: web.json_response({"accepted": 1, "rejected": []}, status=202), "202, but not from"),
+        (lambda ids: web.json_response({"accepted": "3", "rejected": []}, status=202), "202, but not from"),
+        (lambda ids: web.json_response({"accepted": None, "rejected": []}, status=202), "202, but not from"),
+        (lambda ids: web.Response(body=b" " * (posting.MOST_ANSWER_BYTES + 1)), "200, but not from"),
         (lambda ids: web.Response(status=302, headers={"Location": "http://x/"}), "302, no events are taken"),
     ],
 )
@@ -132,13 +137,20 @@ async def test_what_is_not_taken_is_kept_and_said(
     ingest = Ingest(answer)
     async with serving(ingest.handle) as port, to(port, tmp_path) as one:
         await one.keep(1, 2, 3)
-        with pytest.raises(NotTaken, match=said):
-            await one.poster.post_all()
-        assert one.outbox.held.events == 3
+        running = asyncio.ensure_future(one.poster.run())
+        async with asyncio.timeout(60):
+            while not one.slept:
+                assert one.outbox.held.events == 3
+                await asyncio.sleep(0)
         assert said in (one.poster.away or "")
-        await one.poster.post_all()
-        assert one.poster.away is None
+        await one.empty()
+        async with asyncio.timeout(60):
+            while one.poster.away is not None:
+                await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         assert ingest.got == [["1", "2", "3"]] * 2
+    assert [record.getMessage() for record in caplog.records][1:] == ["the endpoint takes results again"]
     assert said in caplog.text
     assert KEY not in caplog.text
 
@@ -170,12 +182,47 @@ async def test_one_result_that_spoils_a_request_is_found_by_halving(status: int,
     assert accepted == ["0", "1", "2", "3", "4", "6", "7"]
 
 
+async def test_who_says_400_to_everything_in_the_endpoints_place_takes_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    # As NGINX does where it is spoken to without TLS.
+    ingest = Ingest(*[lambda ids: web.Response(status=400, text="sent to HTTPS port")] * 9)
+    async with serving(ingest.handle) as port, to(port, tmp_path) as one:
+        await one.keep(1, 2, 3)
+        with pytest.raises(NotTaken, match="400: sent to HTTPS port"):
+            await one.poster.post_all()
+        assert (one.outbox.held.events, one.outbox.held.refused) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:{away}", "http://127.0.0.1:{away}: Connection refused"),
+        (
+            "https://127.0.0.1:{plain}",
+            "https://127.0.0.1:{plain}: no TLS there: what answers may be http, not https",
+        ),
+        ("http://nobody.invalid:80", "http://nobody.invalid: its name is not known to DNS"),
+    ],
+)
+async def test_what_is_wrong_with_a_connection_is_said_in_few_words(
+    url: str, said: str, tmp_path: Path
+) -> None:
+    async with serving(Ingest().handle) as plain:
+        ports = {"plain": plain, "away": port_without_listener()}
+        async with to(plain, tmp_path, url=url.format(**ports)) as one:
+            await one.keep(1)
+            with pytest.raises(NotTaken) as raised:
+                await one.poster.post_all()
+        assert str(raised.value) == said.format(**ports)
+
+
 async def test_an_endpoint_that_is_away_is_asked_ever_less_often_with_jitter(tmp_path: Path) -> None:
     for jitter, part in ((1.0, 1.0), (0.0, 0.5)):
         async with to(port_without_listener(), tmp_path, jitter=jitter) as one:
             await one.keep(1)
             running = asyncio.ensure_future(one.poster.run())
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while len(one.slept) < 9:
                     await asyncio.sleep(0)
             running.cancel()

@@ -17,7 +17,7 @@ from schemas.events import QueueMeasured
 from tests.servers.rabbitmq import Managed
 from topology.errors import SettingsError
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 #: The API's numbers are behind the queue.
 LIMIT_S = 30.0
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
         asked = {"queue": QUEUE, "vhost": self.vhost, "url": self.urls[way], **settings}
         return QueueProbe(
             QueueSettings(service="clowder", password_env="QUEUE_PASSWORD", **asked),
-            Surroundings(folder=folder, environment={"QUEUE_PASSWORD": password}),
+            Surroundings(environment={"QUEUE_PASSWORD": password}),
         )
 
 
@@ -100,7 +100,7 @@ async def test_a_broker_that_does_not_listen_is_unknown(
     tmp_path: Path, free_port: Callable[[], int], scheme: str
 ) -> None:
     settings = QueueSettings(service="clowder", url=f"{scheme}://127.0.0.1:{free_port()}", queue=QUEUE)
-    probe = QueueProbe(settings, Surroundings(folder=tmp_path))
+    probe = QueueProbe(settings, Surroundings())
     found = await probe.check()
     assert isinstance(found, Unknown)
     assert "refuse" in found.reason.lower()
@@ -113,7 +113,7 @@ async def test_a_broker_that_says_nothing_is_unknown_in_time(tmp_path: Path, sch
     port = server.sockets[0].getsockname()[1]
     settings = QueueSettings(service="clowder", url=f"{scheme}://127.0.0.1:{port}", queue=QUEUE, timeout=0.2)
     async with asyncio.timeout(LIMIT_S):
-        found = await QueueProbe(settings, Surroundings(folder=tmp_path)).check()
+        found = await QueueProbe(settings, Surroundings()).check()
     assert isinstance(found, Unknown)
     assert "within 0.2 s" in found.reason
     for writer in held:
@@ -135,7 +135,7 @@ async def test_an_answer_that_is_none_of_the_api_is_unknown(tmp_path: Path, body
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     settings = QueueSettings(service="clowder", url=f"http://127.0.0.1:{port}", queue=QUEUE)
-    found = await QueueProbe(settings, Surroundings(folder=tmp_path)).check()
+    found = await QueueProbe(settings, Surroundings()).check()
     assert isinstance(found, Unknown)
     server.close()
     await server.wait_closed()
@@ -149,17 +149,18 @@ async def test_an_answer_that_is_none_of_the_api_is_unknown(tmp_path: Path, body
         ("amqp://127.0.0.1/vhost", "the virtual host is vhost"),
         ("http://127.0.0.1:15672/?a=1", "ends with host and port"),
         ("mqtt://127.0.0.1", "must be"),
-        ("http://127.0.0.1:port", "is none"),
+        ("http://127.0.0.1:port", "must be"),
         ("http://", "must be"),
     ],
 )
 def test_a_url_that_cannot_be_asked_is_refused(url: str, says: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match=says) as refused:
-        msgspec.convert({"kind": "queue", "service": "clowder", "queue": "q", "url": url}, QueueSettings)
-    assert "hunter2" not in str(refused.value)
+    (wrong,) = QueueSettings(service="clowder", queue="q", url=url).contradictions()
+    assert says in wrong.what
+    assert wrong.fields == ("url",)
+    assert "hunter2" not in wrong.what
 
 
 def test_a_password_that_is_not_set_stops_the_start(tmp_path: Path) -> None:
     settings = QueueSettings(service="clowder", url="amqp://127.0.0.1", queue="q", password_env="NOT_SET")
     with pytest.raises(SettingsError, match="NOT_SET"):
-        QueueProbe(settings, Surroundings(folder=tmp_path))
+        QueueProbe(settings, Surroundings())

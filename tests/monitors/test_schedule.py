@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from monitors.metrics import MonitorMetrics
-from monitors.outbox import Held
+from monitors.blocking import Names
 from monitors.port import PortSettings
-from monitors.probe import Measured, Probe, Unknown
+from monitors.probe import Measured, Outcome, Probe, Progress, Read, Unknown
 from monitors.reference import Reference
 from monitors.schedule import Clocks, Reporting, Schedule, valid_for_s
 from tests.monitors.targets import port_without_listener, silence, speaking
 from topology.errors import SettingsError, Unavailable
+from topology.metrics import MonitorMetrics
 
 UP: Measured = {"type": "health.pinged", "check": "port", "up": True}
 DOWN: Measured = {"type": "health.pinged", "check": "port", "up": False, "problem": "refused"}
 HANGS = asyncio.Event
-Answer = Measured | Unknown | Exception | type[asyncio.Event]
+Answer = Outcome | BaseException | type[asyncio.Event]
 
 
 class Scripted:
@@ -32,11 +32,12 @@ class Scripted:
         self._took_s = took_s
         self._time = time
         self.closed = 0
+        self.close_hangs = False
 
-    async def check(self) -> Measured | Unknown:
+    async def check(self) -> Outcome:
         self._time.now_s += self._took_s
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         if isinstance(answer, type):
             while True:  # not even cancelling ends it
@@ -49,6 +50,8 @@ class Scripted:
 
     async def close(self) -> None:
         self.closed += 1
+        if self.close_hangs:
+            await asyncio.Event().wait()
 
 
 class Time:
@@ -82,10 +85,12 @@ class Scheduled:
         chance: float = 0.5,
         retries: int = 2,
         reference: Sequence[str] = (),
+        reference_within_s: float = 0.2,
         grace_s: float = 0.05,
     ) -> None:
         self.time = Time()
         self.sent: list[Mapping[str, object]] = []
+        self.reported: list[Measured | Read] = []
         self.made: list[Scripted] = []
         self.registry = CollectorRegistry()
         self._answers = list(answers)
@@ -103,8 +108,8 @@ class Scheduled:
                 region="eu",
                 source="monitor-eu",
                 report=self._report,
-                metrics=MonitorMetrics(self.registry, Held, lambda: 0),
-                reference=Reference(reference, timeout=0.2),
+                metrics=MonitorMetrics(self.registry),
+                reference=Reference(reference, timeout=reference_within_s, names=Names()),
             ),
             self.time.clocks(chance),
             valid_for=90,
@@ -117,8 +122,11 @@ class Scheduled:
         self.made.append(Scripted(self._answers, self._took_s, self.time))
         return self.made[-1]
 
-    async def _report(self, event: Mapping[str, object]) -> None:
-        self.sent.append(event)
+    async def _report(self, result: Measured | Read) -> None:
+        self.reported.append(result)
+        event = result.result if isinstance(result, Read) else result
+        if not isinstance(event, Unknown):
+            self.sent.append(event)
         if len(self.sent) == self._wanted:
             self._enough.set()
 
@@ -206,6 +214,36 @@ async def test_a_probe_that_crashes_is_built_anew_and_counted(caplog: pytest.Log
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_a_check_that_was_cancelled_from_within_is_a_crash_and_does_not_end_the_schedule() -> None:
+    one = Scheduled(asyncio.CancelledError(), UP)
+    await one.schedule.check()
+    assert [event["up"] for event in one.sent] == [True]
+    assert one.restarts("crashed") == 1
+
+
+async def test_progress_is_reported_with_its_result_and_also_where_there_is_nothing_to_send() -> None:
+    progress = Progress("log", None, b"1")
+    one = Scheduled(Read(Unknown("counting begins"), progress), Read(UP, progress))
+    await one.schedule.check()  # not tried again: what was read is read
+    await one.schedule.check()
+    begun, read = one.reported
+    assert begun == Read(Unknown("counting begins"), progress)
+    assert isinstance(read, Read)
+    assert read.progress == progress
+    assert one.sent[0] is read.result
+    assert one.sent[0]["source"] == "monitor-eu"
+
+
+async def test_what_is_unknown_for_another_reason_is_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    one = Scheduled(Unknown("begins"), Unknown("no permission"), Unknown("no permission"), retries=0)
+    for _ in range(3):
+        await one.schedule.check()
+    assert [record.getMessage() for record in caplog.records] == [
+        "port clowder is unknown: begins",
+        "port clowder is unknown: no permission",
+    ]
+
+
 async def test_a_probe_that_hangs_and_heeds_no_cancelling_is_let_go_and_counted() -> None:
     one = Scheduled(HANGS, UP)
     await one.schedule.check()
@@ -236,11 +274,18 @@ async def test_the_end_comes_after_the_check_in_hand() -> None:
     assert (one.sent, one.made[0].closed) == ([], 1)
 
 
+async def test_a_probe_that_does_not_close_holds_up_no_end() -> None:
+    one = Scheduled(UP)
+    one.made[0].close_hangs = True
+    await one.schedule.once()
+    assert len(one.sent) == 1
+
+
 # -- reference addresses --
 
 
 async def test_down_while_no_reference_address_answers_is_unknown() -> None:
-    one = Scheduled(DOWN, reference=["nobody.invalid:53", "nobody.invalid:443"])
+    one = Scheduled(DOWN, reference=["nobody.invalid:53", "..:443", f"{'x' * 64}.invalid:1"])
     await one.schedule.check()
     assert one.sent == []
     assert one.counted("unknown") == 1
@@ -249,7 +294,7 @@ async def test_down_while_no_reference_address_answers_is_unknown() -> None:
 async def test_one_reference_address_that_answers_is_enough_and_a_refusal_is_an_answer() -> None:
     async with speaking(silence) as port:
         for address in (f"127.0.0.1:{port}", f"[::1]:{port_without_listener()}"):
-            one = Scheduled(DOWN, reference=["nobody.invalid:53", address])
+            one = Scheduled(DOWN, reference=["nobody.invalid:53", address], reference_within_s=30.0)
             await one.schedule.check()
             assert [event["up"] for event in one.sent] == [False]
 
@@ -263,8 +308,17 @@ async def test_reference_addresses_are_asked_once_for_all_who_ask_together() -> 
         await reader.read()
 
     async with speaking(counting) as port:
-        reference = Reference([f"127.0.0.1:{port}"], timeout=5.0)
+        reference = Reference([f"127.0.0.1:{port}"], timeout=30.0, names=Names())
         answers = await asyncio.gather(*(reference.network_gone() for _ in range(20)))
         assert answers == [False] * 20
         assert await reference.network_gone() is False
     assert asked <= 2
+
+
+async def test_the_days_of_a_certificate_are_exported_and_stay_when_the_next_check_tells_of_none() -> None:
+    one = Scheduled({**UP, "certificate_days_left": 9}, DOWN)
+    labels = {"kind": "port", "service": "clowder"}
+    for _ in range(2):
+        await one.schedule.check()
+        assert one.registry.get_sample_value("eventsink_monitor_certificate_days_left", labels) == 9
+    assert one.registry.get_sample_value("eventsink_monitor_service_up", labels) == 0
