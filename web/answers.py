@@ -60,7 +60,10 @@ class Ready(msgspec.Struct, kw_only=True):
 
     ready: bool
     dependencies: Annotated[
-        dict[str, str | None], Meta(description="Each with null, or with what is wrong with it.")
+        dict[str, str],
+        Meta(
+            description="Each with `ok`, or with what is wrong with it: an agent that was stopped keeps no event out."
+        ),
     ]
     spooling: Annotated[
         str | None, Meta(description="Why events go into the spool at present; null: they do not.")
@@ -70,7 +73,7 @@ class Ready(msgspec.Struct, kw_only=True):
 class NotReady(Problem, kw_only=True):
     """Not able to accept events. ``dependencies`` is missing where the server is too busy to ask them."""
 
-    dependencies: dict[str, str | None] | UnsetType = UNSET
+    dependencies: dict[str, str] | UnsetType = UNSET
 
 
 class RollupDescription(msgspec.Struct, kw_only=True):

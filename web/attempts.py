@@ -8,35 +8,34 @@ from __future__ import annotations
 import math
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
+from topology.metrics import IngestMetrics
 from web.clients import Clients
 from web.limits import TokenBuckets
-from web.metrics import refused_keys
 from web.problems import Problem
 
 
 class FailedAttempts:
     """``buckets``: what one address may try."""
 
-    def __init__(self, buckets: TokenBuckets, clients: Clients, registry: CollectorRegistry) -> None:
+    def __init__(self, buckets: TokenBuckets, clients: Clients, metrics: IngestMetrics) -> None:
         self._buckets = buckets
         self._clients = clients
-        self._refused = refused_keys(registry)
+        self._metrics = metrics
 
     def failed(self, request: web.Request, reason: str) -> None:
         """Count an attempt; the caller answers 401. Raises the 429 ``Problem`` where its address has none left."""
         wait = self._buckets.take(self._clients.group(request))
         if wait:
-            self._refused.labels("limited").inc()
+            self._metrics.ingest_refused_keys(reason="limited").inc()
             raise too_many(
                 "too many attempts with no valid key from this address: wait, then mend the key", wait
             )
-        self._refused.labels(reason).inc()
+        self._metrics.ingest_refused_keys(reason=reason).inc()
 
     def out_of_scope(self) -> None:
         """Count a good key that may not do this. It is no attempt: its holder is known."""
-        self._refused.labels("scope").inc()
+        self._metrics.ingest_refused_keys(reason="scope").inc()
 
 
 def too_many(said: str, wait_s: float) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from aiohttp import web
@@ -16,6 +17,8 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _IPV6_PREFIX = 64
 #: Of X-Forwarded-For, which anybody may have begun, the last so many are looked at.
 _HOPS = 16
+#: Clients that keep asking, each a line of text.
+_REMEMBERED = 1024
 
 
 class Clients:
@@ -40,6 +43,8 @@ class Clients:
 
     def address(self, request: web.Request) -> str | None:
         """The client's address, for a log; None where there is none."""
+        if not self._trusted:
+            return _written(request.remote)  # asked at each request
         address = self._client(request)
         return request.remote if address is None else str(address)
 
@@ -47,6 +52,8 @@ class Clients:
         """Each proxy appends whom it heard. From the right, the first that is no proxy of ours is the client; what
         stands left of it is only said."""
         client = _address(request.remote or "")
+        if not self._trusted:
+            return client
         hops = ",".join(request.headers.getall("X-Forwarded-For", ())).rsplit(",", _HOPS)
         for hop in reversed(hops):
             if client is None or not self._is_trusted(client):
@@ -59,6 +66,12 @@ class Clients:
 
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _written(remote: str | None) -> str | None:
+    address = _address(remote or "")
+    return remote if address is None else str(address)
 
 
 def _address(text: str) -> _Address | None:

@@ -26,6 +26,7 @@ from multidict import CIMultiDictProxy
 from schemas.events import EVENT_TYPES
 from schemas.reading import Refusal, read
 from schemas.refusals import refusal
+from schemas.selecting import LONGEST_TYPE, instead_of
 from web.items import Item, Taken, fitted
 
 STRUCTURED = "application/cloudevents+json"
@@ -227,7 +228,8 @@ def _told_by_data(
     if isinstance(event, Refusal):
         if event.pointer == "/type" and "type" not in fields:
             shown = context.type[:_SHOWN_CHARACTERS]
-            return Refusal("/type", f"unknown type {shown}, and data has no type of its own")
+            hint = instead_of(".".join(shown.rsplit(".", 2)[-2:])[:LONGEST_TYPE])
+            return Refusal("/type", f"unknown type {shown!r}, and data has no type of its own: {hint}")
         return data.refused(event)
     if bytes(fields.get("type", b"")) == _encode(event.type):
         return event.type, fields

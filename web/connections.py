@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from topology.metrics import ConnectionMetrics
 from web import server
 from web.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem
 
@@ -56,22 +56,6 @@ class ConnectionLimits:
     max_connections: int = 10_000
     header_within_s: float = 10.0
     idle_s: float = 75.0
-
-
-class ConnectionMetrics:
-    """``eventsink_web_connections`` and ``eventsink_web_connections_refused_total``."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.open = Gauge(
-            "eventsink_web_connections",
-            "Connections to this process; at EVENTSINK_WEB_MAX_CONNECTIONS further ones are refused.",
-            registry=registry,
-        )
-        self.refused = Counter(
-            "eventsink_web_connections_refused",
-            "Connections answered with 503 because there were too many: raise the limit, or see who holds them.",
-            registry=registry,
-        )
 
 
 def runner_of(
@@ -114,7 +98,7 @@ class Acceptor:
         #: At least as many as there are; counting is worth it only where this reaches the limit.
         self._at_most = 0
         self._warned_at = -WARN_EVERY_S
-        metrics.open.set_function(self._count)
+        metrics.web_connections().set_function(self._count)
 
     async def start(self, host: str, port: int) -> Sequence[tuple[str, int]]:
         """Listen; returns the addresses. Raises ``OSError`` where one cannot be had."""
@@ -198,7 +182,7 @@ class Acceptor:
         return self._at_most >= self._limits.max_connections
 
     def _refuse(self, connection: socket.socket) -> None:
-        self._metrics.refused.inc()
+        self._metrics.web_connections_refused().inc()
         now = time.monotonic()
         if now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now
@@ -285,6 +269,18 @@ class _Opening(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         return transport
+
+
+def can_listen(host: str, port: int) -> None:
+    """Raise the ``OSError`` with which an ``Acceptor`` would not start there. It may be another's a moment later."""
+    for family, _, _, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            _listening(family, address).close()
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
 
 
 def _listening(family: int, address: Any) -> socket.socket:

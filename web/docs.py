@@ -6,8 +6,6 @@ script is inline.
 
 from __future__ import annotations
 
-import asyncio
-import gzip
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.util import find_spec
@@ -18,6 +16,7 @@ from aiohttp import web
 
 from topology.errors import SettingsError
 from topology.log import JSON
+from web.assets import Asset
 from web.problems import answered, encoded
 
 #: The package that brings the files. It is never imported: that would import Flask.
@@ -48,10 +47,10 @@ class Docs:
         ours, theirs = Path(str(files(__package__))), swagger_ui()
         self._page = (ours / "docs.html").read_bytes()
         self._assets = {
-            "docs.css": _Asset(ours / "docs.css", "text/css"),
-            "docs.js": _Asset(ours / "docs.js", "text/javascript"),
-            "swagger-ui.css": _Asset(theirs / "swagger-ui.css", "text/css"),
-            "swagger-ui-bundle.js": _Asset(theirs / "swagger-ui-bundle.js", "text/javascript"),
+            "docs.css": Asset(ours / "docs.css", "text/css", CACHED),
+            "docs.js": Asset(ours / "docs.js", "text/javascript", CACHED),
+            "swagger-ui.css": Asset(theirs / "swagger-ui.css", "text/css", CACHED),
+            "swagger-ui-bundle.js": Asset(theirs / "swagger-ui-bundle.js", "text/javascript", CACHED),
         }
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
@@ -72,40 +71,3 @@ class Docs:
             charset="utf-8",
             headers={"Content-Security-Policy": POLICY},
         )
-
-
-class _Asset:
-    """A file that the page loads. Read, and packed, once, when it is first asked for: not everybody looks at the page,
-    and packing it for each request would be work that anybody can make us do."""
-
-    def __init__(self, path: Path, kind: str) -> None:
-        self._path = path
-        self._kind = kind
-        self._reading: asyncio.Task[tuple[bytes, bytes]] | None = None
-
-    async def show(self, request: web.Request) -> web.StreamResponse:
-        if self._reading is None:
-            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
-        # One that leaves must not take the answer from the others.
-        plain, packed = await asyncio.shield(self._reading)
-        headers = {"Cache-Control": CACHED, "Vary": "Accept-Encoding"}
-        if _takes_gzip(request):
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(
-            body=packed if _takes_gzip(request) else plain,
-            content_type=self._kind,
-            charset="utf-8",
-            headers=headers,
-        )
-
-    def _read(self) -> tuple[bytes, bytes]:
-        plain = self._path.read_bytes()
-        return plain, gzip.compress(plain, mtime=0)
-
-
-def _takes_gzip(request: web.Request) -> bool:
-    named = ",".join(request.headers.getall("Accept-Encoding", ()))
-    return any(
-        name.strip().lower() == "gzip" and parameters.replace(" ", "").lower() not in {"q=0", "q=0.0"}
-        for name, _, parameters in (each.partition(";") for each in named.split(","))
-    )

@@ -16,7 +16,7 @@ import faust
 from faust.exceptions import ImproperlyConfigured
 from faust.web.drivers.aiohttp import Web
 
-from web.application import WebParts, middlewares, routes
+from web.application import WebParts, install
 from web.server import runner
 
 
@@ -34,8 +34,7 @@ class EventsinkWeb(Web):
 
     def serve(self, parts: WebParts) -> None:
         """Serve the application over these parts. Once, before the app starts."""
-        self.web_app.middlewares.extend(middlewares(parts))
-        self.web_app.add_routes(routes(parts))
+        install(self.web_app, parts)
 
     async def _cleanup_app(self) -> None:
         """Faust cleans up a second time what its runner has cleaned up."""

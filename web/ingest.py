@@ -5,7 +5,7 @@
 3. the body          received, inflated, taken apart: 400, 408, 413
 4. each item         read; one that is no event, or outside the key's scope, is rejected by itself
 5. a repetition      known by its Idempotency-Key: 409, 422, or the answer that was given already
-6. one message       stamped with id and arrival, so that publishing it again is harmless
+6. one message       of what came at the same time, stamped with id and arrival: publishing it again is harmless
 7. delivered         to the broker, the spool or the embedded log; 503 if that is not certain
 8. 202               with what was accepted and what was not
 """
@@ -20,18 +20,20 @@ from aiohttp import HttpVersion11, web
 
 from schemas.reading import Refusal
 from topology.log import JSON, NDJSON, Outgoing
-from topology.uuid7 import uuid7
+from topology.metrics import IngestMetrics
 from web import bodies, cloudevents, idempotency, monitors
 from web.access import Access
+from web.bundles import Bundles
 from web.delivery import Delivery
-from web.idempotency import Idempotency, Stamp
+from web.idempotency import Idempotency
 from web.items import Item, read_items
 from web.keys import Key
-from web.metrics import IngestMetrics
-from web.problems import Handler, Problem, answered, encoded
+from web.problems import Handler, Problem, answered, encoded, with_headers
 
 #: Checks what the headers alone say of a request, and gives its key. Raises a ``Problem``.
 _Check = Callable[[web.Request], Key]
+
+_HEADERS = with_headers(JSON)
 
 
 class _Read(NamedTuple):
@@ -65,8 +67,9 @@ class Ingest:
         self._delivery = delivery
         self._access = access
         self._requests = requests
-        self._clock = clock
+        self._bundles = Bundles(delivery, clock=clock)
         self._metrics = metrics
+        self._room = bodies.Room()
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Where it listens. Every answer is counted, those to ``Expect: 100-continue`` included."""
@@ -79,23 +82,30 @@ class Ingest:
         async def receive(request: web.Request) -> web.StreamResponse:
             key = check(request)
             repeated_by = idempotency.key_of(request)
-            body = await bodies.received(request)
-            accepted, outcome = self._accepted(read(request, body), key)
-            if repeated_by is None:
-                now = self._clock()
-                return _taken(await self._deliver(accepted, Stamp(uuid7(now), now), outcome))
-            digest = idempotency.digest_of(request, body)
-            async with self._requests.attempt(key.name, repeated_by, digest) as attempt:
-                if attempt.answer is not None:
-                    return _taken(attempt.answer, {idempotency.REPLAYED_HEADER: "true"})
-                answer = await self._deliver(accepted, attempt.stamp, outcome)
-                await attempt.keep(answer)
-                return _taken(answer)
+            with self._room.place() as place:
+                body = await bodies.received(request, place)
+                accepted, outcome = self._accepted(read(request, body), key)
+                if repeated_by is None:
+                    durable = await self._bundles.deliver(*_kept(accepted))
+                    return _taken(encoded({**outcome, "durable": durable}))
+                digest = idempotency.digest_of(request, body)
+                return await self._once(key, repeated_by, digest, accepted, outcome)
 
         async def expected(request: web.Request) -> web.StreamResponse | None:
             return await self._expected(request, check)
 
         return web.post(path, self._counted(receive), expect_handler=expected)
+
+    async def _once(
+        self, key: Key, repeated_by: str, digest: bytes, accepted: Sequence[bytes], outcome: dict[str, Any]
+    ) -> web.Response:
+        async with self._requests.attempt(key.name, repeated_by, digest) as attempt:
+            if attempt.answer is not None:
+                return _taken(attempt.answer, {idempotency.REPLAYED_HEADER: "true"})
+            durable = await self._delivery.deliver(Outgoing(*_kept(accepted), *attempt.stamp))
+            answer = encoded({**outcome, "durable": durable})
+            await attempt.keep(answer)
+            return _taken(answer)
 
     def _check_events(self, request: web.Request) -> Key:
         key = self._access.sending(request)
@@ -103,9 +113,7 @@ class Ingest:
         return key
 
     def _check_report(self, request: web.Request) -> Key:
-        key = self._access.sending(request)
-        if "health" not in key.scopes:
-            raise Problem(403, f"the key {key.name} lacks the scope health: use another, or make one")
+        key = self._access.sending(request, ("health",))
         # Whatever the body is announced as: monitors that say nothing, or that it is a form, cannot be mended.
         bodies.check_size(request)
         return key
@@ -121,14 +129,6 @@ class Ingest:
             raise _nothing_accepted(read.raw, found, key, outcome)
         return found.accepted, outcome
 
-    async def _deliver(self, accepted: Sequence[bytes], stamp: Stamp, outcome: dict[str, Any]) -> bytes:
-        """Keep the events in one message, and give the answer."""
-        body = b"\n".join(accepted)
-        if len(body) > bodies.MAX_BODY_BYTES:  # a CloudEvent takes a few bytes more in the form that is kept
-            raise bodies.too_large()
-        message = Outgoing(body, JSON if len(accepted) == 1 else NDJSON, stamp.event_id, stamp.received_ms)
-        return encoded({**outcome, "durable": await self._delivery.deliver(message)})
-
     async def _expected(self, request: web.Request, check: _Check) -> web.StreamResponse | None:
         """Let a client that asks first send its body, or refuse before it does."""
         if request.version != HttpVersion11:
@@ -142,7 +142,7 @@ class Ingest:
 
         response = await answered(refused)(request)
         if response.status != 200:
-            self._metrics.answered(response.status)
+            self._metrics.ingest_requests(code=str(response.status)).inc()
             return response
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # As aiohttp's own handler does: what follows is the response, of which nothing is sent yet.
@@ -152,7 +152,7 @@ class Ingest:
     def _counted(self, handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             response = await answered(handler)(request)
-            self._metrics.answered(response.status)
+            self._metrics.ingest_requests(code=str(response.status)).inc()
             return response
 
         return handle
@@ -191,16 +191,36 @@ def _sorted(items: Sequence[Item], key: Key) -> _Sorted:
     return _Sorted(accepted, rejected, out_of_scope)
 
 
+def _kept(accepted: Sequence[bytes]) -> tuple[bytes, str]:
+    """The body of a message with these events, and its type."""
+    if len(accepted) == 1:
+        return accepted[0], JSON
+    body = b"\n".join(accepted)
+    if len(body) > bodies.MAX_BODY_BYTES:  # CloudEvents take a few bytes more in the form that is kept
+        raise bodies.too_large()
+    return body, NDJSON
+
+
 def _nothing_accepted(raw: Sequence[bytes], found: _Sorted, key: Key, outcome: dict[str, Any]) -> Problem:
     if found.out_of_scope:
         said = f"the key {key.name} may send health.* only: use one with the scope events"
         return Problem(403, said, **outcome)
     if not raw:
         return Problem(422, "there is no event in the body", **outcome)
+    first = found.rejected[0]
     if not any(map(bodies.is_json, raw)):
-        return Problem(400, f"the body is not JSON: {found.rejected[0]['error']}", **outcome)
+        if not any(each.strip() for each in raw):
+            return Problem(400, "the body is empty", **outcome)
+        why = first["error"].removeprefix("not JSON: ")
+        return Problem(400, f"the body is not JSON: {why}", **outcome)
+    if len(found.rejected) == 1:
+        where = f"{first['pointer']}: " if first["pointer"] else ""
+        return Problem(422, f"what is in the body is no event: {where}{first['error']}", **outcome)
     return Problem(422, "nothing in the body could be read as an event: see rejected", **outcome)
 
 
 def _taken(answer: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=answer, status=202, content_type=JSON, headers=headers)
+    response = web.Response(body=answer, status=202, headers=_HEADERS)
+    if headers is not None:
+        response.headers.update(headers)
+    return response

@@ -21,6 +21,7 @@ from schemas.events import ANY_EVENT
 from web import answers, cloudevents, monitors, operations
 from web.documents import Described
 from web.operations import REF, Schema, ref
+from web.overview.shapes import Overview
 
 _ANSWERS = (
     answers.Accepted,
@@ -30,6 +31,7 @@ _ANSWERS = (
     answers.NotReady,
     answers.RollupList,
     answers.EventsPage,
+    Overview,
 )
 
 _ABOUT = """\
@@ -85,16 +87,16 @@ def _schemas(rollups: Mapping[str, Described]) -> Schema:
         },
         "Event": event,
         **canonical,
-        **_foreign("Clowder1Message", clowder1.ANY_CURRENT),
-        **_foreign("PyclowderStatus", pyclowder.StatusGiven),
+        **foreign("Clowder1Message", clowder1.ANY_CURRENT),
+        **foreign("PyclowderStatus", pyclowder.StatusGiven),
         "CloudEvent": _cloudevent(),
         "ServiceBody": {"anyOf": [ref("ServiceReport"), ref("ServiceMeasurement")]},
-        **_foreign("ServiceReport", monitors.Report),
-        **_foreign("ServiceMeasurement", monitors.Measurement),
+        **foreign("ServiceReport", monitors.Report),
+        **foreign("ServiceMeasurement", monitors.Measurement),
     }
 
 
-def _foreign(name: str, kind: Any) -> Schema:
+def foreign(name: str, kind: Any) -> Schema:
     """Schemas of foreign structs, whose names could be those of ours, under names of their own."""
     (whole,), parts = msgspec.json.schema_components([kind], ref_template=f"{REF}{name}.{{name}}")
     schemas = {f"{name}.{part}": schema for part, schema in parts.items()}
@@ -104,7 +106,7 @@ def _foreign(name: str, kind: Any) -> Schema:
 
 
 def _cloudevent() -> Schema:
-    schema: Schema = _foreign("CloudEvent", cloudevents.Context)["CloudEvent"]
+    schema: Schema = foreign("CloudEvent", cloudevents.Context)["CloudEvent"]
     data = {
         "data": {"description": "The members of the event; or an event, or a foreign message, as it is."},
         "data_base64": {"type": "string", "contentEncoding": "base64"},
@@ -121,9 +123,9 @@ def _rows(rollup: Described) -> Schema:
         "properties": {
             "time": {"type": "string", "format": "date-time", "description": "Start of the window."},
             **{tag: {"type": "string"} for tag in rollup.key},
-            **{field: {"type": "number"} for field in rollup.fields},
+            **{field: {"type": ["number", "null"]} for field in rollup.fields},
         },
-        "required": ["time", *rollup.key],
+        "required": ["time"],
         "additionalProperties": False,
     }
     return {
@@ -132,6 +134,15 @@ def _rows(rollup: Described) -> Schema:
             "rollup": {"const": rollup.name},
             "window": {"enum": list(rollup.windows)},
             "rows": {"type": "array", "items": row},
+            "cursor": {
+                "type": ["string", "null"],
+                "description": "With `limit`: asks for the rows after these; null: there are no more.",
+            },
+            "left_out": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Fields that cannot be had of rows taken together, each with why.",
+            },
         },
         "required": ["rollup", "window", "rows"],
     }

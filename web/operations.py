@@ -6,16 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from topology.log import JSON, NDJSON
-from web import bodies, cloudevents, examples
+from web import bodies, cloudevents, examples, formats, rows
 from web.cloudevents import BATCH, HEADER_PREFIX, STRUCTURED
 from web.documents import Described
 from web.idempotency import HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
+from web.overview.route import EVENT_STREAM
+from web.overview.spans import DEFAULT_RANGE, RANGES
 from web.problems import PROBLEM_JSON
-from web.queries import DEFAULT_EVENTS, DEFAULT_WINDOW, MAX_EVENTS
+from web.queries import DEFAULT_EVENTS, DEFAULT_WINDOW, FILLS, MAX_EVENTS
 
 Schema: TypeAlias = dict[str, Any]
 
-HTML, TEXT, CSV = "text/html", "text/plain", "text/csv"
+HTML, TEXT = "text/html", "text/plain"
 REF = "#/components/schemas/"
 
 #: Why each status; a route says which of them it can answer.
@@ -33,6 +35,7 @@ _WRONG = {
     422: "Nothing was accepted: see `rejected`. Or the Idempotency-Key was used with another body.",
     429: "Too many requests with this key, or too many wrong keys from this address.",
     500: "A mistake of eventsink's.",
+    501: "A library that the format needs is not installed.",
     503: "What is needed is away, or there are too many connections: nothing was accepted.",
 }
 #: To be tried again after a while, which they name.
@@ -53,9 +56,11 @@ _REPLAYED: Schema = {
 
 _WHEN = {
     "type": "string",
-    "description": "RFC 3339 with a zone, `now`, or a span before now: `now-1h` (ms, s, m, h, d, w).",
+    "description": "RFC 3339 with a zone, a date (its midnight in UTC), `now`, or a span before now: `now-1h` "
+    "(ms, s, m, h, d, w).",
     "anyOf": [
         {"format": "date-time"},
+        {"format": "date"},
         {"pattern": "^now(-[0-9]{1,4}(ms|s|m|h|d|w))?$"},
     ],
 }
@@ -69,6 +74,7 @@ def paths(rollups: Mapping[str, Described], *, loopback: bool) -> Schema:
         "/service": {"post": _post_service()},
         "/v1/rollups": {"get": _get_rollups(reading)},
         "/v1/rollups/{name}": {"get": _get_rollup(rollups, reading)},
+        "/v1/overview": {"get": _get_overview(reading)},
         "/healthz": {"get": _plain("isAlive", "Whether the process is alive.", TEXT)},
         "/readyz": {"get": _readyz()},
         "/metrics": {"get": _plain("getMetrics", "Metrics in the text format of Prometheus.", TEXT)},
@@ -132,7 +138,12 @@ def _get_events(security: list[Schema]) -> Schema:
         "summary": "Raw events, the newest first, a page at a time.",
         "security": security,
         "parameters": [
-            _query("type", "Only events of this type.", {"type": "string"}, "storage.file_uploaded"),
+            _query(
+                "type",
+                "Only events of this type, or of one of several; `health.*` means all that begin so.",
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "storage.file_uploaded",
+            ),
             *_times("Only events whose time is"),
             _query(
                 "limit",
@@ -156,8 +167,6 @@ def _get_rollups(security: list[Schema]) -> Schema:
 
 
 def _get_rollup(rollups: Mapping[str, Described], security: list[Schema]) -> Schema:
-    windows = list(dict.fromkeys(window for rollup in rollups.values() for window in rollup.windows))
-    keys = list(dict.fromkeys(tag for rollup in rollups.values() for tag in rollup.key))
     name = {
         "name": "name",
         "in": "path",
@@ -168,40 +177,86 @@ def _get_rollup(rollups: Mapping[str, Described], security: list[Schema]) -> Sch
         "operationId": "getRollup",
         "tags": ["rollups"],
         "summary": "Rows of a rollup, ascending by time.",
+        "description": (
+            "Rows may be taken together over tags (`group_by`) and over time (`total`). Sums add up, of the least the "
+            "least counts and of the most the most, and `uptime_ratio` and `coverage` are made anew of seconds. "
+            "Quantiles, means and `unique_users` cannot be had of stored values: they are left out, `left_out` says "
+            "why, and asking for one of them is an error. Over `region` the quorum `all` is left out; asked for "
+            "beside other regions it is an error. "
+            f"At most {rows.MAX_ROWS} rows without `limit`, made of at most {rows.MAX_GROUPED} that are taken together."
+        ),
         "security": security,
-        "parameters": [
-            name,
-            _query(
-                "window",
-                "Size of the windows.",
-                {"type": "string", "enum": windows, "default": DEFAULT_WINDOW},
-            ),
-            *_times("Only windows whose start is"),
-            _query(
-                "format", "How to answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"}
-            ),
-            *(
-                _query(tag, f"Only rows of this {tag}: {_of(tag, rollups)}.", {"type": "string"})
-                for tag in keys
-            ),
-        ],
+        "parameters": [name, *_rollup_parameters(rollups), _IF_NONE_MATCH],
         "responses": {
             "200": {
                 "description": "The rows.",
+                "headers": {**_CACHING, "Link": _header('`rel="next"`: the next page.', {"type": "string"})},
                 **_content(
-                    {JSON: {"schema": ref("Rollup")}, CSV: {"schema": {"type": "string"}}},
+                    {
+                        JSON: {"schema": ref("Rollup")},
+                        formats.CSV: {"schema": {"type": "string"}},
+                        NDJSON: {"schema": {"type": "string", "description": "A row a line."}},
+                        formats.PARQUET: {"schema": {"description": "One row group."}},
+                        formats.ARROW: {"schema": {"description": "An IPC stream of one table."}},
+                    },
                 ),
             },
-            **_problems(401, 403, 404, 429),
+            "304": {"description": "The answer is the one that you have.", "headers": _CACHING},
+            **_problems(401, 403, 404, 429, 501),
         },
     }
+
+
+def _rollup_parameters(rollups: Mapping[str, Described]) -> Iterable[Schema]:
+    every = rollups.values()
+    windows = list(dict.fromkeys(window for rollup in every for window in rollup.windows))
+    keys = list(dict.fromkeys(tag for rollup in every for tag in rollup.key))
+    fields = list(dict.fromkeys(field for rollup in every for field in rollup.fields))
+    orders = [f"{sign}{by}" for by in ("time", *fields) for sign in ("", "-")]
+    yield _query(
+        "window", "Size of the windows.", {"type": "string", "enum": windows, "default": DEFAULT_WINDOW}
+    )
+    yield from _times("Only windows whose start is")
+    for tag in keys:
+        yield _query(
+            tag,
+            f"Only rows of this {tag}, or of one of several: {_of(tag, rollups)}.",
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": rows.MAX_VALUES},
+        )
+    yield _names(
+        "group_by", "The key tags to keep; empty: none. Rows that are alike in them become one.", keys
+    )
+    yield _query(
+        "total",
+        "One row for the whole range; its time is that of its first window.",
+        {"type": "boolean", "default": False},
+    )
+    yield _names("fields", "Only these fields.", fields)
+    yield _query(
+        "fill",
+        "A row for each window, also where there is none: of nothing (`null`), or with zero for what is added up. "
+        "For each key that has a row in the range, or that is asked for by all of its tags.",
+        {"type": "string", "enum": list(FILLS)},
+    )
+    yield _query(
+        "order",
+        "By time, or by a field; with `-` descending. What has no value comes last.",
+        {"type": "string", "enum": orders, "default": "time"},
+    )
+    yield _query("limit", "Rows on a page.", {"type": "integer", "minimum": 1, "maximum": rows.MAX_ROWS})
+    yield _query("cursor", "That of the page before, as it is, with all else as it was.", {"type": "string"})
+    yield _query(
+        "format",
+        "How to answer. Parquet and Arrow need pyarrow on the server.",
+        {"type": "string", "enum": list(formats.FORMATS), "default": "json"},
+    )
 
 
 def _readyz() -> Schema:
     return {
         "operationId": "isReady",
         "tags": ["operation"],
-        "summary": "Whether events can be accepted.",
+        "summary": "Whether events can be accepted. An agent that a vendor stopped is named, and keeps none out.",
         "security": [],
         "responses": {"200": _ok("They can.", "Ready"), **_problems(), **_problems(503, schema="NotReady")},
     }
@@ -223,8 +278,40 @@ def _openapi() -> Schema:
     }
 
 
+def _get_overview(security: list[Schema]) -> Schema:
+    live = {
+        "type": "string",
+        "description": "Where `Accept` asks for it: an event with the document, then one whenever members change, "
+        "with those alone.",
+    }
+    return {
+        "operationId": "getOverview",
+        "tags": ["rollups"],
+        "summary": "What the page shows of a range, at most a moment old.",
+        "description": (
+            "Sums, and figures of each window. What could not be had is null, and `away` says why: the rest "
+            "is there all the same."
+        ),
+        "security": security,
+        "parameters": [
+            _query(
+                "range",
+                "How far back.",
+                {"type": "string", "enum": list(RANGES), "default": DEFAULT_RANGE},
+            )
+        ],
+        "responses": {
+            "200": {
+                "description": "The document.",
+                **_content({JSON: {"schema": ref("Overview")}, EVENT_STREAM: {"schema": live}}),
+            },
+            **_problems(401, 403, 429),
+        },
+    }
+
+
 def _page(security: list[Schema]) -> Schema:
-    page = _plain("getPage", "A page: what there is, the latest events, how to send one.", HTML)
+    page = _plain("getPage", "The page: how everything is, live.", HTML)
     return {**page, "security": security, "responses": {**page["responses"], **_problems(401, 403, 429)}}
 
 
@@ -309,6 +396,12 @@ def _query(name: str, description: str, schema: Schema, example: str | None = No
     return parameter if example is None else {**parameter, "example": example}
 
 
+def _names(name: str, description: str, names: list[str]) -> Schema:
+    """A list with commas."""
+    schema = {"type": "array", "items": {"type": "string", "enum": names}}
+    return {**_query(name, description, schema), "style": "form", "explode": False, "allowEmptyValue": True}
+
+
 def _times(what: str) -> Iterable[Schema]:
     yield _query("since", f"{what} this or later.", _WHEN, "now-1h")
     yield _query("until", f"{what} before this.", _WHEN, "now")
@@ -326,6 +419,15 @@ def _request_header(name: str, description: str, schema: Schema) -> Schema:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
+_IF_NONE_MATCH = _request_header(
+    "If-None-Match",
+    "The `ETag` of an answer that you have: 304 where it is still the same.",
+    {"type": "string"},
+)
+_CACHING = {
+    "ETag": _header("The same as long as the answer is.", {"type": "string"}),
+    "Cache-Control": _header("A late event may correct any row.", {"const": "private, no-cache"}),
+}
 _IDEMPOTENCY_KEY = _request_header(
     HEADER,
     "Any text of yours. The same one with the same body gets the same answer again, for 24 hours.",

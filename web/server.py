@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from web.problems import Handler, Problem, answered
 
@@ -57,7 +57,46 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ()
+    """aiohttp closes at once when a client ends its side of the connection. One that does so behind its last request
+    and reads the answer, as netcat does (RFC 9293, 3.6), would never hear that its events are taken."""
+
+    __slots__ = ("_body", "_last")
+
+    #: Of the newest request.
+    _body: StreamReader | None
+    #: Nothing comes behind it.
+    _last: bool
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._body, self._last = None, False
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's may say so, aiohttp's says nothing
+        """True keeps our side open."""
+        idle = self._waiter is not None and not self._waiter.done()
+        if idle or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
+            return False
+        request = self._current_request
+        if not self._messages and request is not None and request.writer.output_size:
+            return False  # of what is streamed the end is that its reader leaves
+        self._last = self._body is not None and self._body.is_eof()
+        self._close_behind_the_last()
+        return self._last
+
+    async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
+        response, reset = await super()._handle_request(*args)
+        self._close_behind_the_last()
+        return response, reset
+
+    def _close_behind_the_last(self) -> None:
+        """Now and not when an answer is made: the end may come when the last one is."""
+        if self._last and not self._messages:
+            self.close()  # what is in hand is answered
 
     def handle_error(
         self,

@@ -18,7 +18,7 @@ from web.spool import Spool
 NOW_MS = 1_795_467_600_000
 ROOM = 10_000_000
 LARGEST = 100_000
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 def stamped(number: int, *, size: int = 0, events: int = 1) -> Outgoing:

@@ -111,6 +111,19 @@ async def test_a_good_key_is_let_in_however_many_failed_at_its_address(tmp_path:
         assert (await app.post(UPLOAD)).status == 202
 
 
+async def test_who_is_told_to_wait_cannot_fill_the_log(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "web.access")
+    async with limited(tmp_path, clock) as app:
+        for _ in range(10):
+            await app.post(UPLOAD, key=WRONG)
+        assert refused(app, "limited") == 8
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("web.access")] == [
+        "POST /v1/events 401"  # the first; the second came to the same
+    ]
+
+
 async def test_refused_keys_are_counted_by_reason(tmp_path: Path, clock: Clock) -> None:
     async with limited(tmp_path, clock) as app:
         keys = Keys(tmp_path / "keys.json")
@@ -168,11 +181,35 @@ async def test_what_a_trusted_proxy_passes_on_needs_a_key_to_read(tmp_path: Path
     """A proxy on this machine that says nothing of whom it asks for looks like somebody on this machine."""
     async with limited(tmp_path, clock) as app:
         assert (await app.get("/v1/rollups")).status == 200
+        elsewhere = await problem(await app.get("/v1/rollups", host="events.example.org"), 401)
+        assert "by the name localhost" in elsewhere["detail"]
     behind = tmp_path / "behind"
     behind.mkdir()
     async with limited(behind, clock, proxies=True) as app:
-        await problem(await app.get("/v1/rollups"), 401)
+        # No other name and no other way would help.
+        assert "localhost" not in (await problem(await app.get("/v1/rollups"), 401))["detail"]
         assert (await app.get("/v1/rollups", x_api_key=app.secrets["read"])).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/rollups", "/v1/events", "/v1/overview"])
+async def test_a_wrong_key_is_refused_where_none_is_needed_too(app: Served, path: str) -> None:
+    assert (await app.get(path)).status == 200
+    # A variable that was not set is no key at all.
+    assert (await app.get(path, authorization="Bearer ")).status == 200
+    # One that may not read, may what nobody needs a key for.
+    assert (await app.get(path, x_api_key=app.secrets["health"])).status == 200
+    app.keys.revoke("read")
+    for wrong in ("es_typed", WRONG, app.secrets["read"]):
+        response = await app.get(path, authorization=f"Bearer {wrong}")
+        await problem(response, 401)
+        assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    await problem(await app.get(path, api_key=WRONG), 401)
+
+
+@pytest.mark.parametrize(("path", "needed"), [("/v1/events", "events or health"), ("/service", "health")])
+async def test_who_lacks_a_scope_is_told_which_one_this_needs(app: Served, path: str, needed: str) -> None:
+    answer = await problem(await app.post(PING, key="read", path=path), 403)
+    assert f"has the scope read, this needs {needed}: " in answer["detail"]
 
 
 async def test_the_last_use_of_a_key_is_kept_apart_from_the_keys(tmp_path: Path) -> None:
@@ -195,5 +232,5 @@ async def test_the_log_names_the_client_and_not_the_proxy(
     async with limited(tmp_path, clock, proxies=True) as app:
         await app.get("/healthz/", x_forwarded_for="198.51.100.9, 203.0.113.7")
         await app.get("/healthz/")
-    found = [record.__dict__["remote"] for record in caplog.records if record.name == "web.access"]
+    found = [record.__dict__["remote"] for record in caplog.records if record.name.startswith("web.access")]
     assert found == ["203.0.113.7", "127.0.0.1"]

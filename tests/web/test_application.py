@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
+import re
 import string
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cli import logs
 from tests.web.serving import PING, UPLOAD, Served, problem, served
 from web import probes
 from web.problems import PROBLEM_JSON
@@ -81,19 +84,55 @@ async def test_alive_and_ready_need_no_key(tmp_path: Path) -> None:
         assert await (await app.get("/healthz")).text() == "healthy\n"
         assert await (await app.get("/readyz")).json() == {
             "ready": True,
-            "dependencies": {"log": None},
+            "dependencies": {"log": "ok"},
             "spooling": None,
         }
         assert (await app.get("/metrics")).status == 200
+
+
+async def test_who_asks_while_it_is_being_asked_waits_for_that_answer(tmp_path: Path) -> None:
+    # Anybody may ask, and each look costs the disk a sync and the broker a channel.
+    asked, answer = 0, asyncio.Event()
+
+    async def ready() -> dict[str, str | None]:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        return {"log": None}
+
+    async with served(tmp_path, ready=ready) as app:
+        asking = [asyncio.create_task(app.get("/readyz")) for _ in range(20)]
+        while asked == 0:
+            await asyncio.sleep(0)
+        assert (await app.get("/healthz")).status == 200
+        answer.set()
+        assert {(await each).status for each in asking} == {200}
+        assert asked < len(asking)
+        assert (await app.get("/readyz")).status == 200
+        assert asked >= 2  # anew, when nobody asks
 
 
 async def test_not_ready_is_503_that_names_the_dependency(app: Served) -> None:
     app.wrong = {"log": "the broker does not answer", "archive": None}
     response = await app.get("/readyz")
     answer = await problem(response, 503)
-    assert answer["dependencies"] == {"log": "the broker does not answer", "archive": None}
+    assert answer["dependencies"] == {"log": "the broker does not answer", "archive": "ok"}
     assert "log: the broker does not answer" in answer["detail"]
     assert (await app.get("/healthz")).status == 200
+
+
+async def test_an_agent_that_was_stopped_is_told_of_and_keeps_no_event_out(tmp_path: Path) -> None:
+    async with served(tmp_path, spared=lambda: {"amplitude"}) as app:
+        app.wrong = {"log": None, "amplitude": "wrong key"}
+        response = await app.get("/readyz")
+        assert response.status == 200
+        assert (await response.json())["dependencies"] == {"log": "ok", "amplitude": "wrong key"}
+        shown = (await (await app.get("/v1/overview")).json())["ready"]
+        assert shown == {"accepting": True, "wrong": {"amplitude": "wrong key"}}
+        app.wrong = {"log": "away", "amplitude": "wrong key"}
+        answer = await problem(await app.get("/readyz"), 503)
+        assert "amplitude" not in answer["detail"]
+        assert answer["dependencies"] == {"log": "away", "amplitude": "wrong key"}
 
 
 async def test_metrics_are_prometheus_text(app: Served) -> None:
@@ -116,6 +155,85 @@ async def test_a_worker_serves_the_probes_alone(app: Served) -> None:
 
 
 # -- the log of requests --
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.name == "web.access"]
+
+
+async def test_of_routine_requests_only_the_turns_are_logged(
+    app: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for key in ("events", "none", "none", "none", "events", "events"):
+        await app.post(UPLOAD, key=key)
+    assert lines(caplog) == ["POST /v1/events 401", "POST /v1/events 202"]
+
+
+async def test_a_terminal_is_told_of_refusals_and_a_file_of_all_answers(app: Served) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    said: dict[str, list[str]] = {}
+    try:
+        for stream in (Terminal(), io.StringIO()):
+            logs.configure("text", stream)
+            for path in ("/openapi.json", "/nothing-here"):
+                await app.get(path)
+            said[type(stream).__name__] = [
+                re.sub(r"^\S+ ", "", line).partition(" remote")[0] for line in stream.getvalue().splitlines()
+            ]
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+    assert said == {
+        "Terminal": ["INFO    web.access: GET /nothing-here 404"],
+        "StringIO": [
+            "INFO    web.access.answered: GET /openapi.json 200",
+            "INFO    web.access: GET /nothing-here 404",
+        ],
+    }
+
+
+async def test_a_request_has_one_name_in_the_log_and_in_the_answer(
+    app: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    answers = [await app.get("/readyz"), await app.get("/nothing-here"), await app.post(UPLOAD)]
+    named = [answer.headers["X-Request-ID"] for answer in answers]
+    logged = [record.__dict__["request"] for record in caplog.records if record.name.startswith("web.access")]
+    assert named == logged
+    assert len(set(named)) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("4bf92f35-77b3-4da6", True),
+        ("short", False),
+        ("has spaces in it", False),
+        ("x" * 65, False),
+        ("es_looks-like-a-key", False),
+    ],
+)
+async def test_a_clients_own_name_is_kept_where_it_fits_into_a_log(
+    app: Served, given: str, kept: bool
+) -> None:
+    answer = await app.client.get("/readyz", headers={"X-Request-ID": given})
+    assert (answer.headers["X-Request-ID"] == given) is kept
+
+
+async def test_a_fault_of_ours_is_logged_with_the_name_of_its_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(tmp_path, clock=lambda: 1 // 0) as app:
+        answer = await app.post(UPLOAD)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.__dict__["request"] == answer.headers["X-Request-ID"]
 
 
 async def test_the_log_of_requests_holds_no_secret(app: Served, caplog: pytest.LogCaptureFixture) -> None:

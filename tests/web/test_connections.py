@@ -18,16 +18,17 @@ import uvloop
 from aiohttp import ClientSession, ClientTimeout, web
 from prometheus_client import CollectorRegistry
 
+from topology.metrics import ConnectionMetrics
 from web.connections import (
     MAX_HEADER_BYTES,
     Acceptor,
     ConnectionLimits,
-    ConnectionMetrics,
     runner_of,
 )
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-LIMIT_S = 10.0
+#: For what takes less than a second on a quiet machine.
+LIMIT_S = 60.0
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -164,6 +165,63 @@ async def test_a_body_and_a_second_request_in_the_first_bytes_are_not_lost() -> 
         assert server.answered == 2
 
 
+@pytest.mark.parametrize("requests", [1, 3])
+@on_both_loops
+async def test_a_client_that_ends_its_side_behind_its_requests_is_answered(requests: int) -> None:
+    post = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+    async with listening() as server, client(server) as one:
+        for _ in range(requests):
+            one.writer.write(post)
+        one.writer.write_eof()
+        assert (await one.rest()).count(b"hello 100000") == requests
+
+
+@on_both_loops
+async def test_clients_that_leave_as_soon_as_they_are_answered_hold_no_connection() -> None:
+    async def ask(server: Listening) -> None:
+        async with client(server) as one:
+            assert await one.ask() == b"HTTP/1.1 200 OK"
+
+    async with listening() as server:
+        for _ in range(10):
+            await asyncio.gather(*(ask(server) for _ in range(50)))
+        await open_connections(server, 0)
+
+
+@on_both_loops
+async def test_a_client_may_end_its_side_at_any_moment_before_its_answer() -> None:
+    async def ask(server: Listening, turns: int) -> None:
+        async with client(server) as one:
+            one.writer.write(GET)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            one.writer.write_eof()
+            assert (await one.rest()).count(b"hello 0") == 1
+
+    async with listening() as server:
+        for turns in range(20):
+            await asyncio.gather(*(ask(server, turns) for _ in range(20)))
+        await open_connections(server, 0)
+
+
+@on_both_loops
+async def test_a_client_that_ends_its_side_within_a_request_is_let_go() -> None:
+    async with listening() as server, client(server) as one:
+        one.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhello")
+        one.writer.write_eof()
+        assert await one.rest() == b""
+        await open_connections(server, 0)
+
+
+@on_both_loops
+async def test_a_client_that_leaves_while_it_is_idle_is_let_go() -> None:
+    async with listening() as server, client(server) as one:
+        assert await one.ask() == b"HTTP/1.1 200 OK"
+        one.writer.write_eof()
+        assert await one.rest() == b""
+        await open_connections(server, 0)
+
+
 @on_both_loops
 async def test_many_clients_at_once_are_all_answered() -> None:
     async with (
@@ -262,7 +320,7 @@ async def test_a_connection_that_says_nothing_is_closed() -> None:
 
 @on_both_loops
 async def test_a_connection_that_is_idle_between_requests_is_closed_and_bytes_do_not_put_it_off() -> None:
-    async with listening(ConnectionLimits(idle_s=0.2)) as server, client(server) as one:
+    async with listening(ConnectionLimits(idle_s=0.5)) as server, client(server) as one:
         await one.ask()
 
         async def trickle() -> None:

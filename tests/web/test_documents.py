@@ -11,6 +11,7 @@ import pytest
 
 from agents import ROLLUPS
 from tests.web.filling import NOW_S, point, raw
+from topology.rollups.combining import Combining
 from topology.sinks import Point
 from web.documents import (
     event_document,
@@ -34,6 +35,8 @@ class Uptime:
     key: tuple[str, ...] = ("service", "region")
     fields: tuple[str, ...] = ("uptime_ratio", "up_s", "down_s", "unknown_s")
     retracts: bool = False
+    combining: Mapping[str, Combining] = field(default_factory=dict)
+    together: Mapping[str, str] = field(default_factory=dict)
     windows: Mapping[str, object] = field(default_factory=lambda: {"1m": 60})
 
 

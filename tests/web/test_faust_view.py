@@ -63,7 +63,7 @@ async def test_a_worker_takes_events_in_and_its_agents_get_them(
                 async with client.post("/v1/events", data=body, headers=sent_with) as response:
                     assert response.status == 202, await response.text()
                     assert (await response.json())["accepted"] == 1
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 assert [await came.get(), await came.get()] == [UPLOAD, PING]
 
 

