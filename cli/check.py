@@ -69,7 +69,9 @@ async def _findings(settings: Settings) -> list[Finding]:
     return list(
         await asyncio.gather(
             _finding("data folder", str(settings.data), lambda: asyncio.to_thread(_folder, settings.data)),
-            _finding("log", str(log.url), lambda: _file(log.url.path) if log.embedded else _stream(settings)),
+            _finding("log", str(log.url), lambda: _file(log.url.path))
+            if log.embedded
+            else _finding("log", str(log.url), lambda: _stream(settings), silent=_silent_broker()),
             _finding(
                 "rollups",
                 embedded if influx is None else f"{influx.url} bucket {influx.bucket}",
@@ -91,7 +93,16 @@ async def _findings(settings: Settings) -> list[Finding]:
     )
 
 
-async def _finding(part: str, where: str, look: Callable[[], Awaitable[str]]) -> Finding:
+def _silent_broker() -> str:
+    from topology.rabbitmq.connection import SILENT  # an embedded log does not wait for aio-pika
+
+    return SILENT
+
+
+async def _finding(
+    part: str, where: str, look: Callable[[], Awaitable[str]], *, silent: str = "is it running?"
+) -> Finding:
+    """``silent``: what to look at where no answer comes."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             return Finding(part, where, await look())
@@ -99,7 +110,7 @@ async def _finding(part: str, where: str, look: Callable[[], Awaitable[str]]) ->
         return Finding(part, where, "", f"{part}: {error}")
     except TimeoutError:
         return Finding(
-            part, where, "", f"{part}: {where} does not answer within {ANSWER_WITHIN_S:.0f} s: is it running?"
+            part, where, "", f"{part}: {where} does not answer within {ANSWER_WITHIN_S:.0f} s: {silent}"
         )
 
 
@@ -209,12 +220,19 @@ def _plan(settings: Settings) -> list[str]:
             f"A group without a saved position would begin at EVENTSINK_LOG_START: {_start(log.start)}."
         )
     for agent, forwarding in forwarders.forwardings(settings).items():
-        lines.append(f"Agent {agent} would send to {forwarding.vendor.where}: {_selected(forwarding)}.")
+        lines.append(f"Agent {agent} would send to {forwarding.vendor.where}:")
+        lines += _selected(forwarding)
     return lines
 
 
-def _selected(forwarding: Forwarding) -> str:
-    return ", ".join(
-        name if share == 1.0 else f"{name} of {share:.3%} of the users".replace(".000%", "%")
-        for name, share in forwarding.selection.types()
-    )
+def _selected(forwarding: Forwarding) -> list[str]:
+    """A line for each family of types, and for each share of the users where those differ."""
+    found: dict[tuple[str, float], list[str]] = {}
+    for name, share in forwarding.selection.types():
+        family, _, kind = name.partition(".")
+        found.setdefault((family, share), []).append(kind)
+    return [
+        f"  {f'{family}.':<12}{', '.join(kinds)}"
+        + ("" if share == 1.0 else f" (of {share:.3%} of the users)".replace(".000%", "%"))
+        for (family, share), kinds in found.items()
+    ]

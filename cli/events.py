@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 import msgspec
 
-from cli import parts
+from cli import parts, watching
 from cli.options import epoch_ms, examples, format_option, range_options, takes_settings
 from cli.settings import Settings
-from cli.tables import csv_lines, print_bytes, print_table
+from cli.tables import csv_lines, print_bytes
+from schemas.selecting import NoSuchType, types_of
 from topology.position import Position
 from topology.sinks import RawEvent, RawEvents
 from web.documents import event_document
@@ -31,11 +32,18 @@ _APART = frozenset({"position", "received", "time", "type"})
     epilog=examples(
         "eventsink events --since now-1h",
         "eventsink events --type storage.file_uploaded --limit 10",
+        "eventsink events --type 'health.*' --watch",
         "eventsink events --since now-7d --format json > week.json",
     )
 )
 @range_options
-@click.option("--type", "type_", metavar="T", help="Only events of this type.")
+@click.option(
+    "--type",
+    "types",
+    metavar="T",
+    multiple=True,
+    help="Only events of this type, or like 'health.*'; repeat for others.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -43,21 +51,33 @@ _APART = frozenset({"position", "received", "time", "type"})
     help=f"The newest N.  [default: all; as a table {TABLE_EVENTS}]",
 )
 @format_option
+@watching.option
 @takes_settings
 def command(
     settings: Settings,
     since: datetime | None,
     until: datetime | None,
-    type_: str | None,
+    types: tuple[str, ...],
     limit: int | None,
     form: str,
+    watch: bool,
 ) -> None:
     """Show raw events, the newest first.
 
     An event belongs to the range if it happened in it; one without a time of its own, if it arrived
     in it. Times are in UTC.
     """
-    asyncio.run(_print(settings, form, limit, since=epoch_ms(since), until=epoch_ms(until), type_=type_))
+    try:
+        wanted = types_of(types) if types else None
+    except NoSuchType as error:
+        raise click.BadParameter(str(error), param_hint="--type") from None
+    range_: dict[str, Any] = {"since": epoch_ms(since), "until": epoch_ms(until), "type_": wanted}
+    if form == "table":
+        watching.show(lambda: _shown(settings, limit or TABLE_EVENTS, **range_), watch=watch)
+        return
+    if watch:
+        raise click.UsageError("--watch is for tables: leave --format out")
+    asyncio.run(_print(settings, form, limit, **range_))
 
 
 async def _print(settings: Settings, form: str, limit: int | None, **range_: Any) -> None:
@@ -66,16 +86,19 @@ async def _print(settings: Settings, form: str, limit: int | None, **range_: Any
         await archive.open()
         if form == "json":
             await _print_json(pages(archive, limit, **range_))
-        elif form == "csv":
-            await _print_csv(pages(archive, limit, **range_))
         else:
-            await _print_table(archive, limit or TABLE_EVENTS, **range_)
+            await _print_csv(pages(archive, limit, **range_))
     finally:
         await archive.close()
 
 
 async def pages(
-    archive: RawEvents, limit: int | None, *, since: int | None, until: int | None, type_: str | None
+    archive: RawEvents,
+    limit: int | None,
+    *,
+    since: int | None,
+    until: int | None,
+    type_: Sequence[str] | None,
 ) -> AsyncIterator[list[RawEvent]]:
     """Events, the newest first, a page at a time: all of them need not fit into memory."""
     before: tuple[int, Position] | None = None
@@ -113,17 +136,23 @@ async def _print_csv(found: AsyncIterator[list[RawEvent]]) -> None:
         )
 
 
-async def _print_table(archive: RawEvents, limit: int, **range_: Any) -> None:
-    # One more than is shown, to say that there are more.
-    documents = [
-        event_document(event) async for page in pages(archive, limit + 1, **range_) for event in page
-    ]
+async def _shown(settings: Settings, limit: int, **range_: Any) -> watching.Shown:
+    archive = parts.raw_events(settings, parts.Shared(settings, create=False))
+    try:
+        await archive.open()
+        documents = [
+            event_document(event) async for page in pages(archive, limit + 1, **range_) for event in page
+        ]
+    finally:
+        await archive.close()
     if not documents:
-        click.echo("no events in this range", err=True)
-        return
-    print_table(
-        ("position", "time", "type", "event"),
-        [
+        return watching.nothing(
+            f"events{' of this type' if range_['type_'] is not None else ''}",
+            ranged=range_["since"] is not None or range_["until"] is not None,
+        )
+    return watching.Tabular(
+        columns=("position", "time", "type", "event"),
+        rows=[
             (document["position"], document.get("time"), document.get("type"), _rest(document))
             for document in documents[:limit]
         ],
@@ -133,7 +162,9 @@ async def _print_table(archive: RawEvents, limit: int, **range_: Any) -> None:
 
 
 def _rest(document: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={_plain(value)}" for name, value in document.items() if name not in _APART)
+    # Why something is down comes before ids.
+    names = sorted((name for name in document if name not in _APART), key=lambda name: name != "problem")
+    return " ".join(f"{name}={_plain(document[name])}" for name in names)
 
 
 def _plain(value: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 
 import click
-import msgspec
 
 from cli import forwarders, parts
 from cli.events import pages
@@ -24,6 +25,15 @@ from topology.sinks import RawEvent
 
 VENDORS = ("amplitude", "google", "webhook")
 MOST_EVENTS = 1000
+#: What it is called that an event was left out, for people.
+MEANINGS: Mapping[str, str] = {
+    "type": "of a type that is not selected",
+    "sample": "not in the sample",
+    "consent": "without consent",
+    "too_old": "too old for the vendor",
+    "unknown_to_vendor": "of a kind that the vendor has nothing for",
+    "unreadable": "not readable",
+}
 
 
 @click.command(
@@ -47,15 +57,16 @@ MOST_EVENTS = 1000
     default=MOST_EVENTS,
     show_default=True,
     metavar="N",
-    help="Of the newest N events.",
+    help="Of the newest N events of that time.",
 )
 @takes_settings
 def command(
     settings: Settings, vendor: str, since: datetime | None, until: datetime | None, limit: int
 ) -> None:
-    """Print the requests that a forwarder would make of archived events. Nothing is sent.
+    """Print the requests that a forwarder would make of archived events, an event a line. Nothing is sent.
 
-    Secrets are shown as ***. The vendor need not be set. A running `up` or `worker` does the sending.
+    How many there are, and what was left out and why, is said at the end, on stderr. Secrets are
+    shown as ***. The vendor need not be set. A running `up` or `worker` does the sending.
     """
     asyncio.run(_print(settings, vendor, limit, epoch_ms(since), epoch_ms(until)))
 
@@ -66,12 +77,14 @@ async def _print(settings: Settings, vendor: str, limit: int, since: int | None,
         await archive.open()
         found = [
             event
-            async for page in pages(archive, limit, since=since, until=until, type_=None)
+            async for page in pages(archive, limit + 1, since=since, until=until, type_=None)
             for event in page
         ]
     finally:
         await archive.close()
-    _show(forwarders.shown(settings)[vendor], found[::-1])
+    _show(forwarders.shown(settings)[vendor], found[:limit][::-1])
+    if len(found) > limit:
+        click.echo(f"These are the newest {limit} events: --limit N shows more.", err=True)
 
 
 def _show(forwarding: Forwarding, events: list[RawEvent]) -> None:
@@ -103,10 +116,31 @@ def _show(forwarding: Forwarding, events: list[RawEvent]) -> None:
         click.echo(f"POST {request.url}")
         for name, value in request.headers.items():
             click.echo(f"{name}: {value}")
-        click.echo(msgspec.json.format(request.body, indent=2).decode())
+        click.echo()
+        click.echo(_readable(request.body))
         click.echo()
     click.echo(
-        f"{sent} events in {requests} requests to {vendor.where}, nothing was sent"
-        + "".join(f"; {count} left out: {reason}" for reason, count in sorted(left_out.items())),
+        f"{_counted(sent, 'event')} in {_counted(requests, 'request')} to {vendor.where}, nothing was sent"
+        + "".join(f"; {count} left out: {MEANINGS[reason]}" for reason, count in sorted(left_out.items())),
         err=True,
     )
+
+
+def _readable(body: bytes) -> str:
+    """JSON, a member a line, and of a list an item a line."""
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        return json.dumps(document, ensure_ascii=False)
+    return (
+        "{\n" + ",\n".join(f"  {json.dumps(name)}: {_value(each)}" for name, each in document.items()) + "\n}"
+    )
+
+
+def _value(value: object) -> str:
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    return "[\n" + ",\n".join(f"    {json.dumps(each, ensure_ascii=False)}" for each in value) + "\n  ]"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import click
 
 from cli import data_folder
-from cli.options import TIME, epoch_ms, examples, takes_settings
+from cli.options import examples, takes_settings
 from cli.settings import Settings
 from cli.tables import print_table
-from schemas.times import rfc3339
+from schemas.times import from_person, rfc3339
 from topology.errors import EventsinkError
 from web.keys import SCOPES, Key, Keys
 
@@ -36,6 +36,27 @@ class Scopes(click.ParamType):
         return scopes
 
 
+class Expiry(click.ParamType):
+    """A time to come."""
+
+    name = "T"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text, now = str(value), datetime.now(UTC)
+        until = from_person(text)
+        if until is None:
+            self.fail(
+                f"{text[:40]!r} is no time to come: use a date or RFC 3339 ({now.year + 1}-01-01T00:00:00Z)",
+                param,
+                ctx,
+            )
+        if until <= _now_ms():
+            self.fail(f"{text[:40]} lies in the past", param, ctx)
+        return until
+
+
 @click.group(epilog=examples("eventsink keys create --name report --scopes read", "eventsink keys list"))
 def command() -> None:
     """API keys of the web application.
@@ -51,7 +72,7 @@ def command() -> None:
 @command.command(
     epilog=examples(
         "eventsink keys create --name monitor-eu --scopes health",
-        "eventsink keys create --name report --scopes read --expires 2027-01-01T00:00:00Z",
+        "eventsink keys create --name report --scopes read --expires 2027-01-01",
     )
 )
 @click.option("--name", required=True, metavar="N", help="What to call it: letters, digits and . _ -")
@@ -60,20 +81,22 @@ def command() -> None:
     type=Scopes(),
     help="What it may do: events, health, read; several with commas.  [default: as the live key of this name]",
 )
-@click.option("--expires", type=TIME, help="Until when it holds.  [default: for ever]")
+@click.option(
+    "--expires",
+    type=Expiry(),
+    help="Until when it holds: a date (its midnight UTC) or RFC 3339.  [default: for ever]",
+)
 @takes_settings
-def create(settings: Settings, name: str, scopes: tuple[str, ...] | None, expires: datetime | None) -> None:
+def create(settings: Settings, name: str, scopes: tuple[str, ...] | None, expires: int | None) -> None:
     """Make a key and print it, the only time it can be seen.
 
     A name may have two live keys, one to follow the other.
     """
-    until, now = epoch_ms(expires), _now_ms()
-    if until is not None and until <= now:
-        raise click.BadParameter("lies in the past", param_hint="--expires")
+    now = _now_ms()
     data_folder.make(settings.keys_file.parent)
     keys = Keys(settings.keys_file)
     try:
-        secret = keys.create(name, scopes or (), until, now=now)
+        secret = keys.create(name, scopes or (), expires, now=now)
     except ValueError as error:
         raise EventsinkError(str(error)) from None
     click.echo(secret)

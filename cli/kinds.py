@@ -11,7 +11,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from cli.secret import Secret, SecretUrl
-from schemas.times import from_rfc3339
+from schemas.times import from_person
 from topology.forwarding.selection import EVERYTHING, Rule, Selection
 from topology.log import LogStart
 
@@ -62,6 +62,15 @@ def url(*schemes: str) -> Callable[[str], SecretUrl]:
         return SecretUrl(value)
 
     return parse
+
+
+def endpoint(value: str) -> SecretUrl:
+    """Of a vendor: it is shown as it is, so nothing that is not to be seen may be in it."""
+    found = url("http", "https")(value)
+    parts = urlsplit(value)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise Wrong("holds more than an address: write https://HOST/PATH, without credentials, ? and #")
+    return found
 
 
 def secret(value: str) -> Secret:
@@ -189,10 +198,10 @@ def log_start(value: str) -> LogStart:
             return "first"
         case "last":
             return "last"
-    ms = from_rfc3339(value)
+    ms = from_person(value)
     if ms is None:
         raise Wrong(
-            f"is {_quote(value)}: write first, last or a time with its zone, for example 2026-01-31T00:00:00Z"
+            f"is {_quote(value)}: write first, last or a time such as 2026-01-31 or 2026-01-31T08:00:00Z"
         )
     start = datetime.fromtimestamp(ms / 1000, UTC)
     if start > datetime.now(UTC) + CLOCKS_DIFFER:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import re
+import sys
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,6 +23,10 @@ SHORTEST_HIDDEN_CHARACTERS = 6
 #: Faust and mode tell of each of their many services; aiormq writes a traceback for every try to connect. What
 #: matters of it, the engine says itself.
 CHATTY = {"faust": logging.WARNING, "mode": logging.WARNING, "aiormq": logging.CRITICAL}
+
+#: A person at a terminal looks for the key and the address that were printed there, and opens the page: a line for
+#: each answer would push them away. What is refused or fails is told there, too; files and pipes get all.
+QUIET_ON_A_TERMINAL = {"web.access.answered": logging.WARNING}
 
 _PASSWORD_IN_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s/:@\"']*):[^\s\"']*@")
 _CREDENTIAL = re.compile(
@@ -75,10 +81,15 @@ class _Lines(logging.Formatter):
 
     def _extras(self, record: logging.LogRecord) -> Mapping[str, Any]:
         return {
-            name: value if value is None or isinstance(value, int | float) else self._redactor(str(value))
+            name: value if _is_plain(value) else self._redactor(str(value))
             for name, value in vars(record).items()
             if name not in _STANDARD
         }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON has it as it is; it has no infinity, and no number that is none."""
+    return value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def written_error(error: BaseException) -> str:
@@ -131,6 +142,28 @@ def _one_line(text: str) -> str:
 class LogHandler(logging.StreamHandler[TextIO]):
     """Ours, so that ``configure`` can be called again and ``is_configured`` can tell."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """A line that any stream takes: names of files may hold bytes that are no text."""
+        return super().format(record).encode("utf-8", "backslashreplace").decode("utf-8")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """logging's own would write the arguments as they are, secrets among them, over many lines."""
+        error = sys.exc_info()[1]
+        fault = logging.makeLogRecord(
+            {
+                "name": record.name,
+                "levelno": logging.ERROR,
+                "levelname": "ERROR",
+                "msg": "a line of the log could not be written (%s), it comes from %s:%d: please report it",
+                "args": (type(error).__name__, record.pathname, record.lineno),
+            }
+        )
+        try:
+            self.stream.write(self.format(fault) + self.terminator)
+            self.flush()
+        except (OSError, ValueError):
+            pass  # the stream itself is gone, and there is no other place to say so
+
 
 def configure(
     format: str | None,
@@ -139,8 +172,8 @@ def configure(
     secrets: Collection[str] = (),
     level: int = logging.INFO,
 ) -> None:
-    """Send all logging to ``stream``; ``format`` None is text on a terminal, else JSON. Replaces what
-    was configured before, whoever did it."""
+    """Send all logging to ``stream``; ``format`` None is text on a terminal, else JSON. A terminal gets no line for an
+    answer that is as it should be. Replaces what was configured before, whoever did it."""
     if format is None:
         format = "text" if stream.isatty() else "json"  # noqa: A001
     redactor = Redactor(secrets)
@@ -153,6 +186,8 @@ def configure(
     root.setLevel(level)
     for chatty, quiet in CHATTY.items():
         logging.getLogger(chatty).setLevel(max(level, quiet))
+    for name, quiet in QUIET_ON_A_TERMINAL.items():
+        logging.getLogger(name).setLevel(quiet if stream.isatty() else logging.NOTSET)
     logging.captureWarnings(True)
 
 

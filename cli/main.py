@@ -15,7 +15,7 @@ import click
 
 from cli import logs
 from cli.options import FILE_KEY, examples, settings_file_option
-from topology.errors import EventsinkError
+from topology.errors import EventsinkError, SettingsError
 
 DONE = 0
 FAILED = 1
@@ -29,12 +29,16 @@ COMMANDS: Mapping[str, str] = {
     "web": "cli.web",
     "monitor": "cli.monitor",
     "send": "cli.send",
+    "demo": "cli.demo",
     "rollups": "cli.rollups",
     "events": "cli.events",
+    "top": "cli.top",
+    "report": "cli.report",
     "dead": "cli.dead",
     "forward": "cli.forward",
     "rebuild": "cli.rebuild",
     "keys": "cli.keys",
+    "backup": "cli.backup",
     "check": "cli.check",
     "schema": "cli.schema",
 }
@@ -78,6 +82,10 @@ class Commands(click.Group):
             code = FAILED
         except click.Abort:
             _complain("stopped")
+            code = FAILED
+        except SettingsError as error:
+            for line in str(error).splitlines():  # one for each thing that is wrong
+                _complain(line)
             code = FAILED
         except EventsinkError as error:
             _complain(str(error))

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +88,14 @@ def _post(
     if reason is not None:
         event["reason"] = reason
     settings = read(config)
+    known = {each.service for each in (*settings.probe, *settings.maintenance)}
+    if service not in known:
+        near = get_close_matches(service, known, n=1)
+        which_has = f"did you mean {near[0]}? It has" if near else "which has"
+        raise click.BadParameter(
+            f"{service!r} is in no probe of {config}, {which_has} {', '.join(sorted(known))}",
+            param_hint="--service",
+        )
     away = asyncio.run(deliver(settings, [event], os.environ, Clocks(wall_ms=clock_ms)))
     if away is not None:
         raise EventsinkError(

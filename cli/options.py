@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from cli.settings import Settings, load
-from schemas.times import parse_when
+from schemas.times import parse_when, rfc3339
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,6 +21,8 @@ FORMATS = ("table", "csv", "json")
 
 #: The group's ``--settings`` on its way to the command.
 FILE_KEY = "cli.settings_file"
+#: What ``now`` in a time means.
+NOW_KEY = "cli.now"
 
 
 def examples(*lines: str) -> str:
@@ -29,7 +31,7 @@ def examples(*lines: str) -> str:
 
 
 class TimeType(click.ParamType):
-    """A time as a person types it: RFC 3339, ``now``, ``now-1h``."""
+    """A time as a person types it: a date, RFC 3339, ``now``, ``now-1h``."""
 
     name = "T"
 
@@ -37,12 +39,21 @@ class TimeType(click.ParamType):
         if isinstance(value, datetime):
             return value
         try:
-            return parse_when(str(value), datetime.now(UTC))
+            return parse_when(str(value), _now(ctx))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
+def _now(ctx: click.Context | None) -> datetime:
+    """The same for all options of a command: `--until now` lies not before `--since now`."""
+    now = datetime.now(UTC)
+    return now if ctx is None else ctx.meta.setdefault(NOW_KEY, now)
+
+
 TIME = TimeType()
+
+#: How to write one, for help texts.
+TIMES = "2026-11-24 (its midnight in UTC), 2026-11-24T08:00:00Z, now, or now-1h (ms, s, m, h, d, w)"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -92,15 +103,36 @@ def takes_settings(command: Callable[Concatenate[Settings, P], R]) -> Callable[P
     return with_settings
 
 
+def in_order(since: datetime | None, until: datetime | None) -> None:
+    """Raise ``click.BadParameter`` for a range that ends before it begins: nothing can be in it."""
+    if since is not None and until is not None and until < since:
+        raise click.BadParameter(
+            f"{_utc(until)} lies before --since {_utc(since)}: exchange the two", param_hint="--until"
+        )
+
+
+def _utc(at: datetime) -> str:
+    return rfc3339((at - EPOCH) // timedelta(milliseconds=1))
+
+
 def range_options(command: Callable[P, R]) -> Callable[P, R]:
-    """``--since`` and ``--until``."""
+    """``--since`` and ``--until``, in this order."""
+
+    @functools.wraps(command)
+    def with_range(*args: P.args, **kwargs: P.kwargs) -> R:
+        since_, until_ = kwargs["since"], kwargs["until"]
+        assert since_ is None or isinstance(since_, datetime)  # noqa: S101 - click made them
+        assert until_ is None or isinstance(until_, datetime)  # noqa: S101
+        in_order(since_, until_)
+        return command(*args, **kwargs)
+
     since = click.option(
         "--since",
         type=TIME,
-        help="From this time on: RFC 3339, now, now-1h, now-7d.  [default: all that is kept]",
+        help=f"From this time on: {TIMES}.  [default: all that is kept]",
     )
     until = click.option("--until", type=TIME, help="Before this time.")
-    return since(until(command))
+    return since(until(with_range))
 
 
 def format_option(command: Callable[P, R]) -> Callable[P, R]:
@@ -111,5 +143,6 @@ def format_option(command: Callable[P, R]) -> Callable[P, R]:
         type=click.Choice(FORMATS),
         default="table",
         show_default=True,
-        help="How to print.",
+        help="How to print: table is for people and fits the screen, also through a pager; csv and json are for "
+        "programs.",
     )(command)

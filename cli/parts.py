@@ -84,9 +84,11 @@ def state_store(settings: Settings, shared: Shared | None = None) -> StateStore:
 
 def rollup_sink(settings: Settings, shared: Shared | None = None) -> RollupSink:
     """What the values of rollups are written to, and queried from."""
+    from agents import ROLLUPS
+
+    keys = {rollup.name: rollup.key for rollup in ROLLUPS.values()}
     influx = settings.influx
     if influx is not None:
-        from agents import ROLLUPS
         from topology.influxdb.sink import InfluxRollups
 
         return InfluxRollups(
@@ -94,9 +96,9 @@ def rollup_sink(settings: Settings, shared: Shared | None = None) -> RollupSink:
             influx.token.reveal(),
             influx.org,
             influx.bucket,
-            keys={rollup.name: rollup.key for rollup in ROLLUPS.values()},
+            keys=keys,
         )
-    return SqliteRollups((shared or Shared(settings)).database())
+    return SqliteRollups((shared or Shared(settings)).database(), keys=keys)
 
 
 def raw_events(settings: Settings, shared: Shared | None = None) -> RawEvents:

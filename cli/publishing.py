@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from datetime import timedelta
 from typing import BinaryIO, NamedTuple, TypeVar
 
+import click
+
 from cli.lines import Line, blocks
+from cli.settings import LogSettings
 from cli.shifting import shifted
 from schemas.reading import MAX_BODY_BYTES, Refusal, read
 from topology.errors import Unavailable
@@ -117,6 +120,22 @@ async def publish(
     await patiently(
         lambda: log.publish(messages), waiting=waiting, patience=patience, sleep=sleep, clock=clock
     )
+
+
+async def opened(log: Log, settings: LogSettings, *, waiting: Callable[[Unavailable], None]) -> None:
+    """Open the log to publish to. That an embedded one is made for it is said on stderr: the wrong folder may be why
+    it is not there. Raises what opening raises."""
+    if not settings.embedded:
+        await patiently(log.open, waiting=waiting)
+        return
+    file = settings.url.path
+    new = not file.exists()
+    await log.open()  # what is wrong with a file stays wrong
+    if new:
+        click.echo(
+            f"{file.parent.absolute()} is new: `eventsink up` with the same --data reads what is sent to it",
+            err=True,
+        )
 
 
 async def patiently(

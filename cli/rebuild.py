@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from agents import AGENTS, ROLLUPS
 from cli import logs, parts, process
 from cli.data_folder import DataFolder
-from cli.options import TIME, epoch_s, examples, takes_settings
+from cli.options import TIME, TIMES, epoch_s, examples, takes_settings
 from cli.rollups import rollup_named
 from cli.settings import Settings
 from topology.errors import FolderInUse
@@ -36,12 +36,12 @@ LOOK_EVERY_S = 0.2
 @click.command(
     short_help="Compute windows anew from raw events.",
     epilog=examples(
-        "eventsink rebuild space_storage --since 2026-01-31T00:00:00Z --until 2026-02-01T00:00:00Z",
+        "eventsink rebuild space_storage --since 2026-01-31 --until 2026-02-01",
         "eventsink rebuild service_uptime --since now-7d --until now --check",
     ),
 )
 @click.argument("name")
-@click.option("--since", type=TIME, required=True, help="From this time on: RFC 3339, now, now-1h, now-7d.")
+@click.option("--since", type=TIME, required=True, help=f"From this time on: {TIMES}.")
 @click.option("--until", type=TIME, required=True, help="Before this time.")
 @click.option("--check", is_flag=True, help="Change nothing, print what would change.")
 @click.option(

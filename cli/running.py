@@ -23,8 +23,9 @@ from cli.settings import Settings
 from topology.errors import EventsinkError, SettingsError, Unavailable
 from topology.flow import Flow, agents_of
 from topology.group.groups import Group
+from topology.health import Health
 from topology.log import Log
-from topology.metrics import Metrics
+from topology.metrics import ConnectionMetrics, Metrics, SpoolMetrics
 from topology.outages import Outages
 from topology.parts import GroupParts
 from topology.sinks import DeadLetters, RawEvents, RollupSink
@@ -33,13 +34,14 @@ from topology.state import StateStore
 from web import probes
 from web.access import access_log
 from web.application import WebParts, build
-from web.connections import ConnectionLimits, ConnectionMetrics
+from web.connections import ConnectionLimits
 from web.delivery import BrokerDelivery, Delivery, LogDelivery
 from web.draining import Drainer
 from web.idempotency import Idempotency
 from web.keys import Keys
 from web.limits import Limits, Rate
-from web.metrics import SpoolMetrics
+from web.metrics import show_spool
+from web.overview.present import Progress
 from web.problems import problems
 from web.spool import Spool
 
@@ -189,7 +191,7 @@ class Running:
             WebParts(
                 delivery=self._delivery,
                 requests=requests,
-                rollup_sink=part.rollup_sink,
+                rollup_sink=await self._asked(),
                 raw_events=part.raw_events,
                 dead_letters=part.dead_letters,
                 rollups=ROLLUPS,
@@ -197,7 +199,9 @@ class Running:
                 loopback=is_loopback(host),
                 clock=clock_ms,
                 ready=self.ready,
+                spared=self.stopped,
                 registry=self.registry,
+                progress=self._progress,
                 limits=Limits(
                     key_rate=Rate(per_s=chosen.key_rate, burst=chosen.key_burst),
                     trusted_proxies=chosen.trusted_proxies,
@@ -206,6 +210,22 @@ class Running:
             )
         )
 
+    async def _asked(self) -> RollupSink:
+        """The rollups as they are asked for over HTTP. Embedded, on a connection of their own: a question about
+        thousands of keys takes a while, in which the agents' rows are to be written."""
+        if self._settings.influx is not None:
+            return self._part.rollup_sink
+        own = parts.rollup_sink(self._settings)
+        try:
+            await own.open()
+        except Unavailable:
+            return self._part.rollup_sink  # which is opened when the disk is there
+        self._stack.push_async_callback(own.close)
+        return own
+
+    async def _progress(self) -> Progress:
+        return Progress(await self._part.state.read_groups(), await self._part.log.end_offset())
+
     async def _open_delivery(self) -> Delivery:
         settings, part = self._settings, self._part
         if settings.log.embedded:
@@ -213,14 +233,19 @@ class Running:
         spool = Spool(settings.spool_file, max_bytes=settings.spool_max_bytes)
         drainer = Drainer(part.log, spool, blocked=lambda: _blocked(part.log))
         delivery = BrokerDelivery(part.log, spool, drainer)
-        SpoolMetrics(self.registry, lambda: delivery.held, clock_ms)
+        show_spool(
+            SpoolMetrics(self.registry),
+            lambda: delivery.held,
+            max_bytes=settings.spool_max_bytes,
+            clock=clock_ms,
+        )
         self._stack.push_async_callback(delivery.close)
         await delivery.open()
         return delivery
 
     async def serve(
         self, application: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
-    ) -> str:
+    ) -> process.Listening:
         """Listen until the stack ends; returns the address."""
         return await process.serve(
             self._stack,
@@ -233,10 +258,19 @@ class Running:
         )
 
     def probes_application(self) -> web.Application:
-        """Health and metrics alone, of a worker."""
+        """Health and metrics alone, of a worker. It only works: if it does not, restarting it costs nobody anything. A
+        process that takes events as well stays alive by its ``/healthz``, and says who is stuck in ``/readyz``."""
         application = web.Application(middlewares=[access_log, problems])
-        application.add_routes(probes.routes(self.ready, self.registry))
+        application.add_routes(probes.routes(self.ready, self.registry, stuck=self._stuck))
         return application
+
+    def _stuck(self) -> Mapping[str, str]:
+        return {} if self._flow is None else self._flow.health.stuck
+
+    @property
+    def health(self) -> Health | None:
+        """How the agents are; None where this process has none."""
+        return None if self._flow is None else self._flow.health
 
     async def ready(self) -> Mapping[str, str | None]:
         """Each dependency, and what it said where it does not work. A log that is away does not matter to whoever
@@ -254,11 +288,18 @@ class Running:
             found["state"] = None
             found[self._part.raw_events.name] = None
             found.update((name, said) for name, said in self._outages.away.items())
+            found.update(self._flow.health.stuck)
             for group in self._flow.groups:
                 if group.sink_away is not None:
                     found[self._part.rollup_sink.name] = group.sink_away
-                found.update(group.stopped)
+        found.update(self.stopped())
         return found
+
+    def stopped(self) -> Mapping[str, str]:
+        """Agents whose vendor takes nothing until somebody mends something, and what. Events are accepted all the
+        same, so where we accept some we are ready; a worker, which only works, is not."""
+        groups = () if self._flow is None else self._flow.groups
+        return {agent: reason for group in groups for agent, reason in group.stopped.items()}
 
     async def _trimmed(self, embedded_log: SqliteLog) -> None:
         """Keep the embedded log within its retention, as a broker does with its own."""

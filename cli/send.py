@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -37,7 +37,7 @@ from cli.publishing import (
     checked,
     from_thread,
     last_time_ms,
-    patiently,
+    opened,
     publish,
     stamped,
 )
@@ -45,6 +45,11 @@ from cli.settings import Settings
 from cli.tables import plain
 from schemas.reading import Refusal
 from topology.errors import EventsinkError, Unavailable
+
+#: Lines that are refused with the reason: a file that is none of events has as many as it is long.
+REASONS = 10
+#: Stretches of others that are held before they are told of.
+STRETCHES = 200
 
 
 @dataclass(slots=True)
@@ -86,6 +91,38 @@ class Display:
             click.echo(plain(text), err=True)
 
 
+class Refused:
+    """The lines that were refused: the first few with the reason, of the others the numbers."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told = 0
+        #: First and last line of each stretch of lines that are told of by their numbers alone.
+        self._stretches: list[tuple[int, int]] = []
+
+    def add(self, number: int, refusal: Refusal) -> None:
+        """Numbers ascend."""
+        if self._told < REASONS:
+            self._told += 1
+            self._say(_written_refusal(number, refusal))
+        elif self._stretches and self._stretches[-1][1] == number - 1:
+            self._stretches[-1] = self._stretches[-1][0], number
+        else:
+            if len(self._stretches) == STRETCHES:  # of a file of any length
+                self.end()
+            self._stretches.append((number, number))
+
+    def end(self) -> None:
+        """Tell of what was not told of yet."""
+        if self._stretches:
+            lines = sum(last - first + 1 for first, last in self._stretches)
+            numbers = ", ".join(
+                f"{first}" if first == last else f"{first}-{last}" for first, last in self._stretches
+            )
+            self._say(f"{lines} more refused: line{'' if lines == 1 else 's'} {numbers}")
+            self._stretches.clear()
+
+
 @click.command(
     epilog=examples(
         "eventsink send events.jsonl",
@@ -105,8 +142,8 @@ def command(settings: Settings, file: str, rate: float | None, shift_to_now: boo
     """Publish JSON lines straight to the log.
 
     FILE holds one event a line, canonical or in any shape of Clowder; "-" or nothing reads standard
-    input. A line that is no event is named on stderr and not sent; the rest goes on, and the exit
-    code is 1.
+    input. A line that is no event is named on stderr (the first 10 with the reason) and not sent; the
+    rest goes on, and the exit code is 1.
 
     Lines that have id and time are counted once however often they are sent. Others are new events each
     time the command is run.
@@ -147,17 +184,15 @@ async def _send(
     def waiting(error: Unavailable) -> None:
         display.say(f"trying again for {PATIENCE.total_seconds():.0f} s: {error}")
 
+    refused = Refused(display.say)
     log = parts.open_log(settings)
     try:
-        if settings.log.embedded:
-            await log.open()  # what is wrong with a file stays wrong
-        else:
-            await patiently(log.open, waiting=waiting)
+        await opened(log, settings.log, waiting=waiting)
         begin = 0
         async for block in from_thread(checked(stream, message_events=message_events, later_s=later_s)):
+            tally.refused += len(block.refused)
             for number, refusal in block.refused:
-                tally.refused += 1
-                display.say(_written_refusal(number, refusal))
+                refused.add(number, refusal)
             # Unhurried, the messages of a block go out together; else each when it is due.
             together = len(block.packed) or 1
             step = together if pace is None else 1
@@ -174,6 +209,7 @@ async def _send(
             begin = block.end
             display.at(begin, tally)
     finally:
+        refused.end()
         await log.close()
 
 

@@ -1,24 +1,25 @@
 """All settings, read once and checked when they are made. Nothing else reads the environment.
 
 A setting is an environment variable or the same name in a TOML file; the environment wins, and an
-empty value counts as not set. What is wrong is a ``SettingsError`` that names the variable and says
+empty value counts as not set. What is wrong is a ``SettingsError`` that names every wrong variable and says
 what it should be, and never repeats a secret.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from cli import kinds
 from cli.secret import Secret, SecretUrl
 from topology.errors import SettingsError
+from topology.forwarding.addresses import tokens
 from topology.forwarding.selection import EVERYTHING, Rule
 from topology.log import LogStart
 
@@ -74,6 +75,14 @@ MEANINGS: Mapping[str, str] = {
     "EVENTSINK_LOG_FORMAT": "text or json [text on a terminal, else json]",
 }
 NAMES: frozenset[str] = frozenset(MEANINGS)
+
+#: What others call their settings.
+_ADDRESS = re.compile(r"(?:(?:WEB|HTTP|UP|WORKER|SERVER)_)?(?:PORT|HOST|BIND|LISTEN|ADDR|ADDRESS)")
+_BROKER = re.compile(r"(?:RABBIT|RABBITMQ|AMQP)(?:_UR[LI])?")
+
+#: Where ``tomllib`` ended, and a line of a settings file.
+_AT_LINE = re.compile(r"\(at line ([0-9]+),")
+_NAMED = re.compile(rf"\s*({PREFIX}[A-Z_]+)\s*=")
 
 #: The embedded log and stores share this file of the data folder.
 DATABASE_FILE = "eventsink.db"
@@ -226,8 +235,7 @@ class Settings:
             found.add(self.google.api_secret.reveal())
         if self.webhook is not None:
             found.add(self.webhook.secret.reveal())
-            found.add(urlsplit(self.webhook.url.reveal()).query)
-            urls.append(self.webhook.url)
+            found.update(tokens(self.webhook.url.reveal()))
         for url in urls:
             found |= url.passwords
         return frozenset(found - {""})
@@ -235,65 +243,128 @@ class Settings:
 
 def load(environ: Mapping[str, str], file: Path | None = None, *, data: Path | None = None) -> Settings:
     """Read and check everything. ``file`` (``--settings``) goes before ``EVENTSINK_SETTINGS``, ``data``
-    (``--data``) before ``EVENTSINK_DATA``. Raises ``SettingsError``; touches nothing but the file."""
-    known = _known(environ)
+    (``--data``) before ``EVENTSINK_DATA``. Raises ``SettingsError``, a line for each
+    mistake; touches nothing but the file."""
+    mistakes: list[str] = []
+    known = _known(environ, mistakes)
     if file is None and FILE_VARIABLE in known:
         file = Path(known[FILE_VARIABLE])
-    values = {**(_from_file(file) if file is not None else {}), **known}
+    values = {**(_from_file(file, mistakes) if file is not None else {}), **known}
     if data is not None:
         values["EVENTSINK_DATA"] = str(data)
-    return _checked(values)
+    settings = _checked(values, mistakes)
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+    return settings
 
 
-def _known(environ: Mapping[str, str]) -> dict[str, str]:
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and not name.startswith(IGNORED_PREFIX) and name not in NAMES:
-            raise _unknown(name, "the environment")
+def _known(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, str]:
+    mistakes += [
+        _unknown(name, "the environment")
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and not name.startswith(IGNORED_PREFIX) and name not in NAMES
+    ]
     return {name: environ[name].strip() for name in NAMES if environ.get(name, "").strip()}
 
 
-def _from_file(file: Path) -> dict[str, str]:
+def _from_file(file: Path, mistakes: list[str]) -> dict[str, str]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        # Its message holds the place and at most one character of the file.
-        raise SettingsError(f"settings file {file} is not TOML: {error}") from None
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise SettingsError(f"settings file {file} is not UTF-8 text: write it as TOML") from None
     except OSError as error:
         raise SettingsError(
             f"settings file {file} cannot be read ({error.strerror}): mend --settings or {FILE_VARIABLE}"
         ) from None
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # Its message holds the place and at most one character of the file.
+        raise SettingsError(
+            f"settings file {file} is not TOML: {error}: {_as_toml(text, str(error))}"
+        ) from None
     values: dict[str, str] = {}
     for name, value in content.items():
         if name.startswith(IGNORED_PREFIX):
             continue
         if name == FILE_VARIABLE:
-            raise SettingsError(f"{FILE_VARIABLE} in {file} has no meaning there: take it out")
-        if name not in NAMES:
-            raise _unknown(name, str(file))
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise SettingsError(f"{name} in {file} is a {type(value).__name__}: write it as a string")
-        if str(value).strip():
+            mistakes.append(f"{FILE_VARIABLE} in {file} has no meaning there: take it out")
+        elif name not in NAMES:
+            mistakes.append(_unknown(name, str(file)))
+        elif isinstance(value, bool) or not isinstance(value, str | int):
+            mistakes.append(f"{name} in {file} is a {type(value).__name__}: write it as a string")
+        elif str(value).strip():
             values[name] = str(value).strip()
     return values
 
 
-def _unknown(name: str, where: str) -> SettingsError:
-    close = difflib.get_close_matches(name, sorted(NAMES), n=1)
-    hint = f"did you mean {close[0]}?" if close else "take it out (`eventsink check --help` lists the names)"
-    return SettingsError(f"{name} in {where} is no setting: {hint}")
+def _as_toml(text: str, said: str) -> str:
+    """What to write instead of what ``tomllib`` could not read. Of the file it shows names of settings only: all else
+    may be a secret."""
+    at = _AT_LINE.search(said)
+    lines = text.rstrip().split("\n")
+    line = lines[int(at[1]) - 1 if at is not None else -1]  # else it ended at the end
+    named = _NAMED.match(line)
+    if named is None or named[1] not in NAMES:
+        return 'write NAME = "VALUE", one a line'
+    if said.startswith("Cannot overwrite"):
+        return f"{named[1]} is there twice, leave one out"
+    return f'write {named[1]} = "VALUE", a text in quotes and nothing behind it'
 
 
-def _checked(values: Mapping[str, str]) -> Settings:
+def _unknown(name: str, where: str) -> str:
+    guess = name.upper().removeprefix(PREFIX)
+    if _ADDRESS.fullmatch(guess):
+        hint = (
+            "where to listen is said by the options --host and --port of `eventsink up`, `web` and `worker`"
+        )
+    elif meant := _meant(guess):
+        hint = f"did you mean {PREFIX}{meant}?"
+    else:
+        hint = "take it out (`eventsink check --help` lists the names)"
+    return f"{name} in {where} is no setting: {hint}"
+
+
+def _meant(guess: str) -> str | None:
+    """The name, without what all begin with, that somebody is likely to have meant: a wrong hint is worse than none."""
+    names = sorted(name.removeprefix(PREFIX) for name in NAMES)
+    if _BROKER.fullmatch(guess):
+        return "BROKER_URL"
+    if close := difflib.get_close_matches(guess, names, n=1, cutoff=0.75):
+        return close[0]
+    if f"{guess}_URL" in names:
+        return f"{guess}_URL"
+    # DATA_DIR: more than is needed.
+    return next((name for name in names if guess.startswith(f"{name}_")), None)
+
+
+def _checked(values: Mapping[str, str], mistakes: list[str]) -> Settings:
+    """What is wrong is added to ``mistakes``, and its default stands in for it."""
+    wrong: set[str] = set()
+
     def read(name: str, default: str, parse: Callable[[str], T]) -> T:
         try:
             return parse(values.get(name, default))
-        except kinds.Wrong as wrong:
-            raise SettingsError(f"{name} {wrong}") from None
+        except kinds.Wrong as error:
+            wrong.add(name)
+            mistakes.append(f"{name} {error}")
+            return parse(default)
 
     def optional(name: str, parse: Callable[[str], T]) -> T | None:
-        return read(name, values[name], parse) if name in values else None
+        try:
+            return parse(values[name]) if name in values else None
+        except kinds.Wrong as error:
+            wrong.add(name)
+            mistakes.append(f"{name} {error}")
+            return None
+
+    def together(build: Callable[..., T | None], *names: str) -> T | None:
+        """What settings make that need one another; of one that is wrong nothing more is said."""
+        try:
+            return None if wrong.intersection(names) else build()
+        except SettingsError as error:
+            mistakes.append(str(error))
+            return None
 
     data = read("EVENTSINK_DATA", "./data", kinds.path)
     database = data / DATABASE_FILE
@@ -315,7 +386,18 @@ def _checked(values: Mapping[str, str]) -> Settings:
     influx_bucket = read("EVENTSINK_INFLUX_BUCKET", "eventsink", kinds.name)
 
     amplitude_key = optional("EVENTSINK_AMPLITUDE_API_KEY", kinds.secret)
-    amplitude_url = optional("EVENTSINK_AMPLITUDE_URL", kinds.url("http", "https"))
+    amplitude_url = optional("EVENTSINK_AMPLITUDE_URL", kinds.endpoint)
+
+    google_url = optional("EVENTSINK_GA_URL", kinds.endpoint)
+    google_events = read("EVENTSINK_GA_EVENTS", "", kinds.rules)
+    google_validate = read("EVENTSINK_GA_VALIDATE", "0", kinds.switch)
+
+    webhook_url = optional("EVENTSINK_WEBHOOK_URL", kinds.url("http", "https"))
+    webhook_secret = optional("EVENTSINK_WEBHOOK_SECRET", kinds.secret)
+    webhook_events = read("EVENTSINK_WEBHOOK_EVENTS", "", kinds.rules)
+
+    tls_cert = optional("EVENTSINK_TLS_CERT", kinds.path)
+    tls_key = optional("EVENTSINK_TLS_KEY", kinds.path)
 
     return Settings(
         data=data,
@@ -347,16 +429,13 @@ def _checked(values: Mapping[str, str]) -> Settings:
             url=amplitude_url,
             events=read("EVENTSINK_AMPLITUDE_EVENTS", "", kinds.rules),
         ),
-        google=_google(
-            values,
-            optional("EVENTSINK_GA_URL", kinds.url("http", "https")),
-            read("EVENTSINK_GA_EVENTS", "", kinds.rules),
-            validate=read("EVENTSINK_GA_VALIDATE", "0", kinds.switch),
+        google=together(
+            lambda: _google(values, google_url, google_events, validate=google_validate),
         ),
-        webhook=_webhook(
-            optional("EVENTSINK_WEBHOOK_URL", kinds.url("http", "https")),
-            optional("EVENTSINK_WEBHOOK_SECRET", kinds.secret),
-            read("EVENTSINK_WEBHOOK_EVENTS", "", kinds.rules),
+        webhook=together(
+            lambda: _webhook(webhook_url, webhook_secret, webhook_events),
+            "EVENTSINK_WEBHOOK_URL",
+            "EVENTSINK_WEBHOOK_SECRET",
         ),
         keys_file=read("EVENTSINK_KEYS_FILE", str(data / "keys.json"), kinds.path),
         spool_max_bytes=read("EVENTSINK_SPOOL_MAX_BYTES", "1GB", kinds.size),
@@ -366,7 +445,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
             max_connections=read("EVENTSINK_WEB_MAX_CONNECTIONS", "10000", kinds.count),
             trusted_proxies=read("EVENTSINK_TRUSTED_PROXIES", "", kinds.networks),
             cors_origins=read("EVENTSINK_CORS_ORIGINS", "", kinds.origins),
-            tls=_tls(optional("EVENTSINK_TLS_CERT", kinds.path), optional("EVENTSINK_TLS_KEY", kinds.path)),
+            tls=together(lambda: _tls(tls_cert, tls_key), "EVENTSINK_TLS_CERT", "EVENTSINK_TLS_KEY"),
         ),
         checkpoint_every=read("EVENTSINK_CHECKPOINT_EVERY", "1s", kinds.duration),
         log_format=optional("EVENTSINK_LOG_FORMAT", kinds.log_format),

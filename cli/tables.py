@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: Columns of a table that no terminal bounds.
+#: Columns of a table that nothing bounds.
 WIDEST = 100_000
+#: Columns of a table for people, where no terminal is known: in a file, in a mail of cron's.
+UNSEEN = 120
 #: Columns of the terminal: between two of the table's, and at least for one that may take several lines.
 GAP = 3
 NARROWEST_WRAPPED = 20
+#: Standard input and error, by which a terminal is known where stdout is a pipe.
+_OTHERS = (0, 2)
+#: A blank at which no line ends.
+NO_BREAK = "\u00a0"
 
 #: Control characters (terminals obey some of them), bidirectional overrides, lone surrogates.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -39,14 +46,46 @@ def print_table(
     wrap: frozenset[str] = frozenset(),
     gather: str | None = None,
     caption: str | None = None,
+    at_most: int | None = None,
 ) -> None:
     """A table on stdout. ``right``: columns of numbers; ``wrap``: columns that may take several lines; ``gather``: the
-    name of one column for all of ``right``, each number by its name, where a terminal is too narrow for them.
-    Nothing is cut, half a number is a wrong one: what is too wide for a terminal runs over its edge."""
-    cells = [[plain(_written(value)) for value in row] for row in rows]
+    name of one column for all of ``right``, each number by its name, where there is no room for them.
+    Nothing is cut, half a number is a wrong one: what is too wide for a terminal runs over its edge.
+    ``at_most``: columns, where stdout is no terminal."""
     terminal = Console(highlight=False)
+    room = terminal.width if terminal.is_terminal else at_most or WIDEST
+    table, needed = made_table(columns, rows, room, right=right, wrap=wrap, gather=gather, caption=caption)
+    width = max(room, needed)
+    if terminal.is_terminal:
+        Console(highlight=False, width=width).print(table)
+        return
+    piped = Console(highlight=False, width=width, file=io.StringIO())
+    with piped.capture() as printed:
+        piped.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def room_of_a_pager() -> int:
+    """Columns for who reads a table that is piped: in a pager on the terminal that errors go to, if there is one. Rich
+    finds its width, and what the variable COLUMNS says."""
+    seen = "COLUMNS" in os.environ or any(map(os.isatty, _OTHERS))
+    return Console().width if seen else UNSEEN
+
+
+def made_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    room: int,
+    *,
+    right: frozenset[str] = frozenset(),
+    wrap: frozenset[str] = frozenset(),
+    gather: str | None = None,
+    caption: str | None = None,
+) -> tuple[Table, int]:
+    """The table that ``print_table`` prints on ``room`` columns, and how many it needs."""
+    cells = [[plain(_written(value)) for value in row] for row in rows]
     needed = _needed(columns, cells, wrap)
-    if gather is not None and terminal.is_terminal and needed > terminal.width:
+    if gather is not None and needed > room:
         columns, cells = _gathered(columns, cells, right, gather)
         wrap = frozenset({gather})
         needed = _needed(columns, cells, wrap)
@@ -59,13 +98,7 @@ def print_table(
         )
     for row in cells:
         table.add_row(*map(Text, row))
-    if terminal.is_terminal:
-        Console(highlight=False, width=max(terminal.width, needed)).print(table)
-        return
-    wide = Console(highlight=False, width=WIDEST, file=io.StringIO())
-    with wide.capture() as printed:
-        wide.print(table)
-    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    return table, needed
 
 
 def _needed(columns: Sequence[str], cells: Sequence[Sequence[str]], wrap: frozenset[str]) -> int:
@@ -88,7 +121,11 @@ def _gathered(
         [
             [
                 *(row[column] for column in left),
-                "  ".join(f"{columns[column]}={row[column]}" for column in numbers if row[column]),
+                "  ".join(
+                    f"{columns[column]}={row[column].replace(' ', NO_BREAK)}"
+                    for column in numbers
+                    if row[column]
+                ),
             ]
             for row in cells
         ],

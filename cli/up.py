@@ -17,6 +17,7 @@ from cli.worker import GROUPS
 from web.keys import SCOPES, Keys
 
 FIRST_KEY_NAME = "first"
+ANOTHER_PORT = "choose another with --host or --port (`make run PORT=9090`)"
 
 
 @click.command(
@@ -34,7 +35,13 @@ def command(settings: Settings, host: str, port: int) -> None:
     10 seconds; nothing is lost, whatever ends it.
     """
     tls = context_for_command(settings.web.tls)
+    # A start that fails leaves no folder behind; in one that is there, another `up` is the likelier reason.
+    fresh = not settings.data.exists()
+    if fresh:
+        process.can_listen(host, port, instead=ANOTHER_PORT)
     with DataFolder(settings.data):
+        if not fresh:
+            process.can_listen(host, port, instead=ANOTHER_PORT)
         logs.configure(settings.log_format, sys.stderr, secrets=settings.secrets)
         process.run(_up(settings, host, port, tls))
 
@@ -53,5 +60,5 @@ async def _up(settings: Settings, host: str, port: int, tls: ssl.SSLContext | No
         if first_start:
             key = keys.create(FIRST_KEY_NAME, SCOPES, None, now=process.clock_ms())
             click.echo(f"new API key ({', '.join(SCOPES)}), shown this once: {key}")
-        click.echo(f"the page is at {address}/")
+        click.echo(address.page)
         await process.first_failure(*running.failures)

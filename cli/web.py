@@ -44,5 +44,5 @@ async def _web(settings: Settings, host: str, port: int, tls: ssl.SSLContext | N
         running = Running(stack, settings, part)
         application = await running.web_application(host, Keys(settings.keys_file))
         address = await running.serve(application, host, port, tls=tls)
-        click.echo(f"the page is at {address}/")
+        click.echo(address.page)
         await process.first_failure(*running.failures)

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from tests.ports import unused_port
+
 
 class Gate:
     """Passes connections to ``port`` on, as long as it is open. ``port`` of its own stays the same."""
@@ -15,7 +17,7 @@ class Gate:
         self._behind = port
         self._listening: socket.socket | None = None
         self._inside: set[socket.socket] = set()
-        self.port = 0
+        self.port = unused_port()
 
     def open(self) -> None:
         """Let in."""
@@ -23,7 +25,6 @@ class Gate:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", self.port))
         listening.listen()
-        self.port = listening.getsockname()[1]
         self._listening = listening
         threading.Thread(target=self._let_in, args=(listening,), daemon=True).start()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_every_server_that_is_not_there_is_named_without_its_password(
     assert SECRET not in result.output
 
 
+def test_a_broker_that_says_nothing_may_be_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.check.ANSWER_WITHIN_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        result = check(tmp_path, EVENTSINK_BROKER_URL=f"amqp://127.0.0.1:{silent.getsockname()[1]}/")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "does not answer" in line
+    assert line.endswith("or is that no AMQP port, or one with TLS (amqps)?")
+
+
 def test_files_of_others_are_named(tmp_path: Path) -> None:
     (tmp_path / "eventsink.db").write_bytes(b"not a database " * 100)
     (tmp_path / "keys.json").write_text("{")
@@ -89,11 +100,43 @@ def test_what_would_be_forwarded_where_is_told_without_a_secret(tmp_path: Path) 
         EVENTSINK_WEBHOOK_SECRET=SECRET,
     )
     assert result.exit_code == 0, result.stderr
-    assert "Agent amplitude would send to https://api2.amplitude.com/batch: " in result.stdout
-    assert "traffic.page_viewed of 25% of the users" in result.stdout
-    assert "Agent google would send to https://www.google-analytics.com/mp/collect: " in result.stdout
-    assert "Agent webhook would send to https://hook.test/in: " in result.stdout
+    assert (
+        "Agent amplitude would send to https://api2.amplitude.com/batch:\n"
+        "  traffic.    page_viewed, resource_viewed, resource_downloaded (of 25% of the users)\n"
+        "  activity.   signed_up, logged_in, resource_created\n"
+    ) in result.stdout
+    assert "Agent google would send to https://www.google-analytics.com/mp/collect:\n" in result.stdout
+    assert "Agent webhook would send to https://hook.test/in:\n" in result.stdout
+    told = result.stdout[result.stdout.index("Agent amplitude") :].splitlines()
+    assert max(map(len, told)) <= 100
     assert "health." not in result.stdout
+    assert SECRET not in result.output
+
+
+def test_everything_that_is_wrong_is_told_at_once_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('EVENTSINK_KEEEP = "35d"\nEVENTSINK_KEY_RATE = 1.5\n')
+    result = check(
+        tmp_path,
+        EVENTSINK_SETTINGS=str(tmp_path / "settings.toml"),
+        EVENTSINK_BROKER_URL="rabbit.example",
+        EVENTSINK_KEY_BURST="many",
+        EVENTSINK_WEBHOOK_URL="nowhere",
+        EVENTSINK_WEBHOOK_SECRET=SECRET,
+        EVENTSINK_TLS_CERT="cert.pem",
+    )
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("eventsink: EVENTSINK_") for line in lines)
+    # Of the webhook's secret, which is right, nothing is said.
+    assert [line.split()[1] for line in lines] == [
+        "EVENTSINK_KEEEP",
+        "EVENTSINK_KEY_RATE",
+        "EVENTSINK_WEBHOOK_URL",
+        "EVENTSINK_BROKER_URL",
+        "EVENTSINK_KEY_BURST",
+        "EVENTSINK_TLS_KEY",
+    ]
     assert SECRET not in result.output
 
 
@@ -103,7 +146,7 @@ def test_the_help_lists_the_settings(name: str) -> None:
 
 
 @pytest.mark.servers
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_every_server_that_is_there_is_reached(
     broker: Broker, influx: Influx, mongo: Mongo, tmp_path: Path
 ) -> None:

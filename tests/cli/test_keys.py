@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from cli.main import eventsink
+from schemas.times import from_rfc3339
 from web.keys import Key, Keys
 from web.last_used import LastUsed
 
@@ -79,8 +81,15 @@ def test_the_last_use_is_shown(tmp_path: Path) -> None:
 
 def test_an_expiry_is_shown_and_one_in_the_past_is_wrong_use(tmp_path: Path) -> None:
     args = ("create", "--name", "a", "--scopes", "read", "--expires")
-    assert keys(tmp_path, *args, "now-1h").exit_code == 2
-    assert keys(tmp_path, *args, "tomorrow").exit_code == 2
+    past = keys(tmp_path, *args, "2025-01-01T00:00:00Z")
+    assert (past.exit_code, "2025-01-01T00:00:00Z lies in the past" in past.stderr) == (2, True)
+    for text in ("tomorrow", "now", "now-1h"):
+        wrong = keys(tmp_path, *args, text)
+        assert wrong.exit_code == 2
+        # What it proposes can be done.
+        (proposed,) = re.findall(r"\((\S+Z)\)", wrong.stderr)
+        assert (from_rfc3339(proposed) or 0) > time.time() * 1000
+        assert "now-" not in wrong.stderr.replace(text, "")
     assert keys(tmp_path, *args, "2100-01-01T00:00:00Z").exit_code == 0
     assert "2100-01-01T00:00:00Z" in keys(tmp_path, "list").stdout
 

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from cli import logs
+from monitors.config import read
+from monitors.secrets import named_secrets
 
 SECRET = "hunter2-hunter2"
 log = logging.getLogger("topology.flow")
@@ -133,3 +139,84 @@ def test_no_secret_comes_through(form: str, message: str) -> None:
 def test_what_is_written_like_a_credential_is_hidden_without_being_known(text: str, expected: str) -> None:
     redacted = logs.Redactor()(text)
     assert redacted.replace("Bearer ", "").replace("Token ", "") == expected
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_that_cannot_be_made_is_told_of_in_one_line_without_what_it_said(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = io.StringIO()
+    logs.configure(form, stream)
+    log.info("%d events from %s", "many", SECRET)
+    assert stream.getvalue().count("\n") == 1
+    assert "TypeError" in stream.getvalue()
+    assert "test_logs.py" in stream.getvalue()
+    assert SECRET not in stream.getvalue() + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_is_no_text_is_written_all_the_same(form: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    logs.configure(form, stream)
+    log.info("file %s", "caf\udce9", extra={"file": "caf\udce9"})
+    written = stream.buffer.getvalue().decode()
+    assert "caf\\udce9" in written
+    assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.5, 1.5), (math.inf, "inf"), (math.nan, "nan"), (True, True), (None, None), ([1], "[1]")],
+)
+def test_json_stays_json_whatever_is_added(value: object, shown: object) -> None:
+    stream = io.StringIO()
+    logs.configure("json", stream)
+    log.info("x", extra={"value": value})
+
+    def refused(constant: str) -> object:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads(stream.getvalue(), parse_constant=refused)["value"] == shown
+
+
+def test_what_nobody_awaited_or_caught_is_a_line_without_secrets_too() -> None:
+    stream = io.StringIO()
+    logs.configure("json", stream, secrets=[SECRET])
+
+    async def failing() -> None:
+        raise ValueError(f"the token {SECRET} was refused")
+
+    async def forgotten() -> None:
+        task = asyncio.ensure_future(failing())
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    asyncio.run(forgotten())
+    document = json.loads(stream.getvalue())
+    assert document["logger"] == "asyncio"
+    assert "the token *** was refused" in document["error"]
+
+
+def test_all_secrets_that_a_monitor_is_given_are_hidden(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("es_key-of-the-monitor\n")
+    (tmp_path / "m.toml").write_text(
+        f'''
+endpoint = "https://eventsink.example"
+key_file = "{tmp_path}/key"
+[[probe]]
+kind = "page"
+service = "clowder"
+url = "https://clowder.example/"
+headers_env = {{Cookie = "THE_COOKIE"}}
+[[probe]]
+kind = "healthz"
+service = "other"
+url = "https://other.example/"
+headers_file = {{X-Token = "{tmp_path}/gone"}}
+ca_file = "{tmp_path}/ca.pem"
+'''
+    )
+    (tmp_path / "ca.pem").write_text("not a secret")
+    found = named_secrets(read(tmp_path / "m.toml"), {"THE_COOKIE": SECRET, "OTHER": "x"})
+    assert found == {"es_key-of-the-monitor", SECRET}

@@ -42,7 +42,12 @@ async def test_start_and_end_are_events_with_their_times(
     started = await instance.run(*said("start", "--reason", "new disks", "--at", "2026-01-31T22:00:00Z"))
     ended = await instance.run(*said("end", "--at", "2026-01-31T23:30:00Z"))
     assert (started.code, ended.code) == (0, 0), started.err + ended.err
-    async with asyncio.timeout(30):
+    # An item of more than 64 KiB is refused for good.
+    refused = await instance.run(*said("start", "--reason", "x" * 70_000))
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith(f"eventsink: http://127.0.0.1:{port} will never take it, it is dropped: ")
+    assert len(refused.err.splitlines()) == 1
+    async with asyncio.timeout(60):
         while len(events := await instance.events()) < 2:
             await asyncio.sleep(0.05)
     last, first = events
@@ -58,9 +63,10 @@ async def test_while_the_endpoint_is_away_it_is_kept_and_that_is_said(tmp_path: 
     ended = await instance.run(*said("start", "--at", "2026-01-31T22:00:00Z"))
     assert ended.code == 1
     assert KEY not in ended.out + ended.err
-    last = ended.err.splitlines()[-1]
-    assert "not posted yet" in last
-    assert "do not repeat" in last
+    (said_once,) = ended.err.splitlines()
+    assert "not posted yet" in said_once
+    assert "Connection refused; the event waits" in said_once
+    assert "do not repeat" in said_once
     ((body,),) = _kept(tmp_path)
     event = json.loads(body)
     assert (event["type"], event["time"]) == ("health.maintenance_started", 1769896800000)
@@ -75,6 +81,21 @@ def _kept(folder: Path) -> list[tuple[bytes]]:
         outbox.close()
 
 
+async def test_planned_maintenance_of_a_service_without_a_probe_is_told_of_in_one_line(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    instance = configured(tmp_path, port_without_listener())
+    with (tmp_path / "monitors.toml").open("a") as file:
+        file.write(
+            '[[maintenance]]\nservice = "clowdr"\nsince = 2999-01-01T00:00:00Z\nuntil = 2999-01-01T01:00:00Z\n'
+        )
+    port = free_port()
+    running = await instance.start("monitor", port, "--config", "monitors.toml")
+    await running.stop()
+    (line,) = [line for line in running.output.splitlines() if "maintenance" in line]
+    assert "maintenance of 'clowdr': watched by no probe here, did you mean 'clowder'?" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -82,6 +103,11 @@ def _kept(folder: Path) -> list[tuple[bytes]]:
         (["monitor", "maintenance", "start", "--service", "clowder"], "--config"),
         (said("end", "--at", "2999-01-01T00:00:00Z"), "lies ahead"),
         (said("end", "--service", " "), "is empty"),
+        (
+            said("start", "--service", "cloder"),
+            "'cloder' is in no probe of monitors.toml, did you mean clowder? It has clowder",
+        ),
+        (said("start", "--service", "wiki"), "'wiki' is in no probe of monitors.toml, which has clowder"),
     ],
 )
 async def test_wrong_use_ends_with_2_and_keeps_nothing(

@@ -19,7 +19,7 @@ from tests.servers.rabbitmq import Broker
 from topology.log import NDJSON, Message
 from topology.rabbitmq.log import RabbitLog
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(360)]
 
 SAMPLE = Path(__file__).parents[1] / "data" / "clowder-6h.jsonl"
 

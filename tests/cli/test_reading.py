@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -167,17 +168,122 @@ def test_csv_has_every_field_and_leaves_absent_ones_empty(folder: Path) -> None:
     assert "2026-11-23T22:00:00Z,a,5,,2," in lines
 
 
-def test_a_table_shows_numbers_whole_and_nothing_that_a_terminal_obeys(folder: Path) -> None:
+def test_a_table_shows_units_and_nothing_that_a_terminal_obeys(folder: Path) -> None:
     table = run(folder, "rollups", "space_storage", "--window", "1h").stdout
-    assert "1,234,567" in table
+    assert "1.2 MiB" in table
     assert "[red]b\\x1b[31m" in table
     assert "\x1b" not in table
+
+
+def test_rows_are_taken_together_and_ordered(folder: Path) -> None:
+    def rows(*args: str) -> Any:
+        return document(folder, "rollups", "space_storage", "--window", "1h", *args)["rows"]
+
+    top = rows("--total", "--order", "-bytes_added", "--limit", "1", "--fields", "bytes_added")
+    assert top == [{"time": "2026-11-23T21:00:00Z", "space_id": "a", "bytes_added": 1_234_581}]
+    assert [row["files_added"] for row in rows("--group-by", "")] == [1, 3, 1]
+    both = rows("--where", "space_id=a", "--where", "space_id=none", "--fields", "files_added")
+    assert [row["files_added"] for row in both] == [1, 2, 1]
+
+
+def test_a_table_shows_how_a_field_went(folder: Path) -> None:
+    range_ = ("--since", "2026-11-23T21:00:00Z", "--until", "2026-11-24T00:00:00Z")
+    table = run(
+        folder, "rollups", "space_storage", "--window", "1h", "--sparkline", "files_added", *range_
+    ).stdout
+    (line,) = [line for line in table.splitlines() if line.startswith("a ")]
+    assert line.split()[:4] == ["a", "▅█▅", "1.2", "MiB"]
+    (line,) = [line for line in table.splitlines() if line.startswith("[red]")]
+    assert line.split()[1] == "·█·"
+
+
+def test_on_a_terminal_the_newest_rows_are_shown_and_that_there_are_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("cli.rollups.TABLE_ROWS", 2)
+    table = run(folder, "rollups", "space_storage", "--window", "1h").stdout
+    assert "the newest 2" in table
+    assert (table.count("T21:"), table.count("T22:"), table.count("T23:")) == (0, 1, 1)
+    # Whoever says from when, or how many, gets them.
+    assert run(folder, "rollups", "space_storage", "--window", "1h", "--limit", "3").stdout.count("T2") == 3
+    since = ("--since", "2026-11-23T00:00:00Z")
+    assert run(folder, "rollups", "space_storage", "--window", "1h", *since).stdout.count("T2") == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["space_storage", "--fields", "bytes"], "bytes_added"),
+        (["space_storage", "--group-by", "user"], "space_id"),
+        (["space_storage", "--sparkline", "bytes"], "bytes_added"),
+        (["user_activity", "--total", "--fields", "unique_users"], "same user"),
+        (["space_storage", "--watch"], "terminal"),
+        (["space_storage", "--watch", "--format", "json"], "--format"),
+    ],
+)
+def test_what_cannot_be_shown_is_wrong_use(folder: Path, args: list[str], hint: str) -> None:
+    result = run(folder, "rollups", *args)
+    assert result.exit_code == 2
+    assert hint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+# -- top --
+
+
+def test_what_there_is_most_of_comes_first(folder: Path) -> None:
+    since = ("--since", "2026-11-23T21:00:00Z", "--until", "2026-11-24T02:00:00Z")
+    monthly = ("--since", "2026-11-01T00:00:00Z", "--until", "2026-11-24T00:00:00Z")
+    assert run(folder, "top", "spaces", *monthly).stderr.startswith("no spaces with bytes_added")
+    found = document(folder, "top", "users", *since, "--limit", "2")
+    assert found["rows"] == [
+        {"user_id": user, "events": 1, "bytes": 0, "last": "2026-11-23T21:00:00Z"} for user in ("u0", "u1")
+    ]
+    # Steps in which nothing happened look as in the table of spaces.
+    assert re.search(r"^u0 +█·{23} +1 ", run(folder, "top", "users", *since).stdout, re.MULTILINE)
+
+
+def test_the_first_spaces_have_their_course(folder: Path) -> None:
+    since = ("--since", "2026-11-22T00:00:00Z", "--until", "2026-11-24T00:00:00Z")
+    found = document(folder, "top", "spaces", *since)
+    assert [row["space_id"] for row in found["rows"]] == ["a", "[red]b\x1b[31m"]
+    assert found["rows"][0]["bytes_added"] == 1_234_581
+    table = run(folder, "top", "spaces", *since, "--by", "files_added").stdout
+    assert "▂" in table or "█" in table
+    assert "\x1b" not in table
+    assert run(folder, "top", "spaces", "--by", "bytes").exit_code == 2
+    csv_ = run(folder, "top", "spaces", *since, "--format", "csv").stdout.splitlines()
+    assert csv_[:2] == ["space_id,bytes_added,bytes_removed,files_added,files_removed", "a,1234581,0,4,0"]
+
+
+def test_a_range_begins_with_the_window_that_since_is_in_and_says_so(folder: Path) -> None:
+    # In two days windows are hours: that of 21:00 holds 1 234 567 of the bytes.
+    range_ = ("--since", "2026-11-23T21:10:00Z", "--until", "2026-11-25T00:00:00Z")
+    found = document(folder, "top", "spaces", *range_)
+    assert found["since"] == "2026-11-23T21:00:00Z"
+    assert found["rows"][0]["bytes_added"] == 1_234_581
+    assert "since 2026-11-23T21:00:00Z" in run(folder, "top", "spaces", *range_).stdout
+    # 200 hours and a bit, from where they begin: still hours.
+    range_ = ("--since", "2026-11-23T21:10:00Z", "--until", "2026-12-02T05:10:00Z")
+    assert document(folder, "top", "spaces", *range_)["rows"][0]["bytes_added"] == 1_234_581
+    # Events are counted one by one.
+    assert document(folder, "top", "users", *range_)["since"] == "2026-11-23T21:10:00Z"
 
 
 def test_no_rows_are_said_aside(folder: Path) -> None:
     result = run(folder, "rollups", "user_activity")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "no rows" in result.stderr
+
+
+def test_a_value_that_no_row_has_is_answered_with_those_that_there_are(folder: Path) -> None:
+    asked = ("rollups", "space_storage", "--window", "1h", "--where")
+    said = run(folder, *asked, "space_id=c", *asked[-1:], "space_id=d").stderr
+    assert said == "no rows with space_id=c or space_id=d in this range: there are [red]b\\x1b[31m, a\n"
+    assert "try another --since" in run(folder, *asked, "space_id=a", "--since", "now-1d").stderr
+    assert "no events of this type yet: " in run(folder, "events", "--type", "health.pinged").stderr
 
 
 @pytest.mark.parametrize(
@@ -207,6 +313,21 @@ def test_before_the_first_start_it_is_said_what_to_do(tmp_path: Path, command: l
     assert not (tmp_path / "none").exists()
 
 
+REVERSED = ["--since", "2026-11-24T00:00:00Z", "--until", "2026-11-23T00:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["rollups", "space_storage"], ["events"], ["top", "spaces"], ["forward", "--dry-run", "google"]],
+)
+def test_a_range_that_ends_before_it_begins_is_wrong_use(folder: Path, command: list[str]) -> None:
+    result = run(folder, *command, *REVERSED)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "--until: 2026-11-23T00:00:00Z lies before --since 2026-11-24T00:00:00Z" in result.stderr
+    # One that is empty is a question like any other, in whatever order it is typed.
+    assert run(folder, "events", "--until", "now", "--since", "now").exit_code == 0
+
+
 # -- events --
 
 
@@ -228,7 +349,18 @@ def test_events_are_chosen_by_type_time_and_number(folder: Path) -> None:
     assert ids("--since", "2026-11-23T21:00:00.001Z", "--until", "2026-11-23T21:00:00.002Z") == ["u3", "u2"]
     assert len(ids("--limit", "7")) == 7
     assert len(ids("--limit", str(PAGE_EVENTS + 1))) == PAGE_EVENTS + 1
-    assert ids("--type", "none") == []
+    assert ids("--type", "activity.signed*") == ["u3"]
+    assert ids("--type", "activity.signed_up", "--type", "health.*") == ["u3"]
+    assert len(ids("--type", "activity.*")) == len(EVENTS)
+    assert ids("--type", "health.*") == []
+
+
+def test_a_type_that_no_event_has_is_wrong_use(folder: Path) -> None:
+    for wrong, hint in (("health.ping", "did you mean health.pinged?"), ("nothing.*", "storage.*")):
+        result = run(folder, "events", "--type", wrong)
+        assert result.exit_code == 2
+        assert hint in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
 def test_events_as_csv_hold_the_whole_event(folder: Path) -> None:

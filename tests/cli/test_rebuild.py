@@ -17,7 +17,7 @@ from cli.main import eventsink
 from tests.deployments import BOTH, Deployment
 from tests.processes import Instance
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 #: 2026-01-31
 DAY = ("--since", "2026-01-31T00:00:00Z", "--until", "2026-02-01T00:00:00Z")
@@ -186,7 +186,7 @@ async def test_an_interrupted_command_takes_its_request_back(
     # A worker without the group of the rollups holds the folder, so the command waits for one that has it.
     service = await instance.start("worker", free_port(), "--groups", "archive")
     process = await instance._spawn("rebuild", "space_storage", *DAY)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not requests(tmp_path):
             await asyncio.sleep(0.05)
     process.send_signal(signal.SIGINT)

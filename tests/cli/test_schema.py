@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -8,6 +9,8 @@ from click.testing import CliRunner
 from agents import ROLLUPS
 from cli.main import eventsink
 from schemas.published import json_schemas
+from schemas.selecting import NAMES
+from web import asyncapi
 from web.openapi import document
 
 
@@ -15,6 +18,16 @@ def test_all_schemas_are_printed_as_one_document() -> None:
     result = CliRunner().invoke(eventsink, ["schema"])
     assert result.exit_code == 0
     assert json.loads(result.stdout) == json_schemas()
+
+
+def test_the_types_are_listed_with_their_fields() -> None:
+    listed = CliRunner().invoke(eventsink, ["schema", "--list"]).stdout
+    assert [line.split()[0] for line in listed.splitlines() if "." in line.split()[0][:-1]] == list(NAMES)
+    assert re.search(r"^storage.file_uploaded +file_id dataset_id\? space_id\? bytes$", listed, re.MULTILINE)
+    assert "Every event may have time, id, source, user_id" in listed
+    assert max(map(len, listed.splitlines())) <= 100
+    wrong = CliRunner().invoke(eventsink, ["schema", "--list", "--out", "x"])
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
 
 
 def test_each_schema_is_a_file_of_its_own_with_out(tmp_path: Path) -> None:
@@ -25,7 +38,9 @@ def test_each_schema_is_a_file_of_its_own_with_out(tmp_path: Path) -> None:
     files = {
         file.name.removesuffix(".schema.json"): file for file in (tmp_path / "new").glob("*.schema.json")
     }
-    assert len(files) + 1 == len(list((tmp_path / "new").iterdir()))
+    exchange = json.loads((tmp_path / "new" / "asyncapi.json").read_text())
+    assert exchange == json.loads(json.dumps(asyncapi.document()))
+    assert len(files) + 2 == len(list((tmp_path / "new").iterdir()))
     assert {name: json.loads(file.read_text()) for name, file in files.items()} == json_schemas()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import eventsink
+from cli.send import REASONS, STRETCHES, Refused
 from cli.settings import DATABASE_FILE
 from schemas.reading import Refusal, read
 from topology.log import NDJSON, Message
@@ -71,10 +73,42 @@ def test_a_line_that_is_no_event_is_named_and_everything_after_it_goes_on(tmp_pa
     assert result.exit_code == 1
     assert result.stdout == "sent 3, refused 2\n"
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
+        f"{tmp_path} is new",
         "line 3 refused",
         "line 5 refused at /bytes",
     ]
     assert sent_lines(tmp_path) == [EVENT] * 3
+
+
+def test_a_file_that_is_none_of_events_is_told_of_in_a_few_lines(tmp_path: Path) -> None:
+    send(tmp_path, stdin=EVENT)
+    # 1 to 20 and 22 to 24 are refused, 26 too.
+    result = send(tmp_path, stdin=b"\n".join([b"no"] * 20 + [EVENT] + [b"no"] * 3 + [EVENT, b"no"]))
+    assert (result.exit_code, result.stdout) == (1, "sent 2, refused 24\n")
+    *first, last = result.stderr.splitlines()
+    assert [line.split(" refused")[0] for line in first] == [f"line {number}" for number in range(1, 11)]
+    assert last == "14 more refused: lines 11-20, 22-24, 26"
+
+
+def test_of_refused_lines_so_many_are_held_and_each_is_named_once() -> None:
+    said: list[str] = []
+    refused = Refused(said.append)
+    odd = range(1, 2 * (REASONS + STRETCHES + 1), 2)
+    for number in odd:
+        refused.add(number, Refusal("", "why"))
+    assert len(said) == REASONS + 1
+    refused.end()
+    refused.end()
+    assert said[-1] == f"1 more refused: line {odd[-1]}"
+    assert [int(number) for line in said for number in re.findall(r"\b(?<!^)[0-9]+", line)] == list(odd)
+
+
+def test_a_folder_in_which_the_log_is_new_is_said_once(tmp_path: Path) -> None:
+    first = send(tmp_path / "new", stdin=EVENT)
+    assert first.stderr == (
+        f"{tmp_path / 'new'} is new: `eventsink up` with the same --data reads what is sent to it\n"
+    )
+    assert send(tmp_path / "new", stdin=EVENT).stderr == ""
 
 
 def test_what_a_terminal_would_obey_is_escaped_in_a_refusal(tmp_path: Path) -> None:
@@ -133,18 +167,23 @@ def test_events_of_a_pipe_that_stays_open_are_sent_as_they_come(tmp_path: Path) 
         stderr=subprocess.PIPE,
     ) as process:
         assert process.stdin is not None
+        assert process.stderr is not None
         for count in (1, 2):
             process.stdin.write(EVENT + b"\n")
             process.stdin.flush()
             _wait_for_lines(tmp_path, count)
+        # What is in the log may not be known to be there yet: so the interrupt comes after the next line was read.
+        process.stdin.write(b"no event\n")
+        process.stdin.flush()
+        assert any(line.startswith(b"line 3 refused") for line in process.stderr)
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=10)
+        out, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert (out, error) == (b"", b"eventsink: stopped: sent 2, refused 0\n")
+    assert (out, error) == (b"", b"eventsink: stopped: sent 2, refused 1\n")
 
 
 def _wait_for_lines(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (folder / DATABASE_FILE).exists() and len(sent_lines(folder)) >= count:
             return
@@ -183,7 +222,7 @@ def test_the_bar_and_the_refused_lines_share_a_terminal(tmp_path: Path) -> None:
         env={**os.environ, "TERM": "xterm"},
     )
     os.close(secondary)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     shown = os.read(primary, 100_000).decode()
     os.close(primary)
     assert out == b"sent 3059, refused 0\n"

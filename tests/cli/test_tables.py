@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cli.tables import print_table
+from cli.tables import print_table, room_of_a_pager
 
 COLUMNS = ("time", "region", "up_s", "checks", "response_ms_mean")
 ROWS = [
@@ -15,9 +15,9 @@ ROWS = [
 ]
 
 
-def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def shown(capsys: pytest.CaptureFixture[str], at_most: int | None = None) -> list[str]:
     rows = [(*row, *[None] * (len(COLUMNS) - len(row))) for row in ROWS]
-    print_table(COLUMNS, rows, right=frozenset(COLUMNS[2:]), gather="fields")
+    print_table(COLUMNS, rows, right=frozenset(COLUMNS[2:]), gather="fields", at_most=at_most)
     text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     return [line.rstrip() for line in text.splitlines()]
 
@@ -53,9 +53,17 @@ def test_where_a_terminal_is_wide_enough_numbers_have_columns(
     assert first.split() == ["2026-11-23T21:00:00Z", "eu-west", "3,599.5", "1,234,567", "41.984"]
 
 
-def test_what_is_piped_has_columns_however_narrow_the_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("columns", ["60", None])
+def test_what_is_piped_fits_the_terminal_of_the_pager_and_else_120_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str | None
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    assert shown(capsys)[0].split() == list(COLUMNS)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    names = shown(capsys, at_most=room_of_a_pager())[0].split()
+    assert names == (["time", "region", "fields"] if columns else list(COLUMNS))
+    print_table(("event",), [("word " * 100,)], wrap=frozenset({"event"}), at_most=room_of_a_pager())
+    lines = capsys.readouterr().out.splitlines()
+    assert "word" in lines[-1]
+    assert 60 >= max(map(len, lines)) > 50 if columns else 120 >= max(map(len, lines)) > 110

@@ -1,0 +1,1 @@
+"""What `eventsink report` says, and how it is written."""
