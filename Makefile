@@ -5,19 +5,21 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 
-.PHONY: help setup run test check format bench soak fuzz lock stack-env clean
+.PHONY: help setup run test check format bench soak fuzz lock metrics-page stack-env clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make the environment in .venv, with eventsink in .venv/bin
 	@scripts/setup
 
-run: setup ## set up, then start everything in one process on the embedded default
-	@exec $(BIN)/eventsink up
+# A shell of a cloud exports PORT for itself: only one that is given to make counts.
+run: setup ## set up, then start everything in one process on the embedded default; PORT=9090: on that port
+	@exec $(BIN)/eventsink up $(if $(findstring command line,$(origin PORT)),--port '$(PORT)')
 
 test: setup ## set up, install the servers that the tests start, run every test
 	@scripts/install-test-servers
+	@scripts/install-test-specs
 	EVENTSINK_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## format, lint and types; starts no server
@@ -48,9 +50,17 @@ fuzz: setup ## property tests of what reads foreign bytes, of every answer and e
 lock: setup ## resolve the dependencies of pyproject.toml again, into the lock files
 	@scripts/lock
 
+metrics-page: setup ## write docs/metrics.md anew, of topology/metrics.py
+	$(BIN)/python -m scripts.metrics_page >docs/metrics.md.new
+	mv docs/metrics.md.new docs/metrics.md
+
 stack-env: ## write .env with random passwords for `docker compose up`
 	@scripts/stack-env
 
+.PHONY: dashboards
+dashboards: setup ## write grafana/dashboards anew, of grafana/*.py
+	@$(BIN)/python -m grafana
+
 clean: ## remove the environment, caches and builds; keeps data/ and .env
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info web/page/node_modules screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

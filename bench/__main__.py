@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import embedded, forwarding, ingest, limits, rabbitmq
+from bench import embedded, forwarding, ingest, limits, page, queries, rabbitmq
 
 PARTS: Mapping[str, Callable[[], object]] = {
     "reading": rabbitmq.reading,
@@ -16,6 +16,8 @@ PARTS: Mapping[str, Callable[[], object]] = {
     "limits": limits.main,
     "ingest": ingest.main,
     "forwarding": forwarding.main,
+    "queries": queries.main,
+    "page": page.main,
 }
 
 names = sys.argv[1:] or list(PARTS)

@@ -57,9 +57,11 @@ def main(count: int = 100_000) -> float:
         finally:
             service.terminate()
             service.wait()
+        on_disk = (Path(folder) / "eventsink.db").stat().st_size  # after its end nothing is left in the WAL
     print(
         f"embedded, {count} events: {took:.1f} s, {count / took:.0f} events/s, "
-        f"{cpu / count * 1e6:.0f} µs CPU an event, {highest / 1024:.0f} MiB resident at most"
+        f"{cpu / count * 1e6:.0f} µs CPU an event, {highest / 1024:.0f} MiB resident at most, "
+        f"{on_disk / count:.0f} bytes on disk an event"
     )
     return highest / 1024
 

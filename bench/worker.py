@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from agents import AGENTS
@@ -19,8 +19,8 @@ from bench.spans import Span
 from cli.main import main
 from topology.flow import agents_of
 from topology.log import Message
-from topology.metrics import Metrics, Outcome
 from topology.rabbitmq.reader import RabbitReader
+from topology.views import View
 
 
 class Listening:
@@ -33,7 +33,7 @@ class Listening:
         self._moments: list[float] = []
         self._through: list[int] = []
         self._fetch = RabbitReader.fetch
-        self._outcomes = Metrics.outcomes
+        self._counted = View.count
 
     def begin(self) -> None:
         """Take the place of both."""
@@ -47,12 +47,12 @@ class Listening:
                 listening._span.begin()
             return messages
 
-        def outcomes(self: Metrics, group: str, agent: str, events: Mapping[Outcome, int]) -> None:
-            listening._outcomes(self, group, agent, events)
-            listening._count(agent, sum(events.values()))
+        def count(self: View, group: str) -> None:
+            listening._counted(self, group)
+            listening._count(self._agent.name, self._batch.received)
 
         RabbitReader.fetch = fetch  # type: ignore[method-assign] # listened in on
-        Metrics.outcomes = outcomes  # type: ignore[method-assign] # listened in on
+        View.count = count  # type: ignore[method-assign] # listened in on
 
     def _count(self, agent: str, events: int) -> None:
         before = min(self._done.values())

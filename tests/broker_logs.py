@@ -59,13 +59,13 @@ async def until_replaced(reader: LogReader) -> list[Message]:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():
             await asyncio.sleep(0.02)
 
 
 async def until_held(reader: RabbitReader, size: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while reader.held_bytes < size:
             await asyncio.sleep(0.01)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+from tests.ports import unused_port
 from tests.processes import STARTED
 
 pytest_plugins = sorted(
@@ -21,13 +21,17 @@ pytest_plugins = sorted(
 # Its assertions are to show the difference, as those of a test do.
 pytest.register_assert_rewrite("tests.pipeline")
 
-# No deadline: a busy machine is not a fault. CI looks for the same examples each time, so that what
-# fails there fails for a reason in the change; a developer's machine looks for new ones.
-settings.register_profile("developer", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# No deadline, and no limit for making examples: a busy machine is not a fault. CI looks for the same examples each
+# time, so that what fails there fails for a reason in the change; a developer's machine looks for new ones.
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("developer", BUSY)
+settings.register_profile("ci", BUSY, derandomize=True, print_blob=True)
 # `make fuzz`: as many as take about ten minutes.
-settings.register_profile("fuzz", deadline=None, max_examples=3000, print_blob=True)
+settings.register_profile("fuzz", BUSY, max_examples=3000, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+# Started in the background by a shell, we ignore SIGINT, and so would every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Set by `make test`: there, a test that is skipped is a test that could not run.
 NO_SKIP = "EVENTSINK_TEST_NO_SKIP"
@@ -39,6 +43,7 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("EVENTSINK_") and not name.startswith("EVENTSINK_TEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # some runners set it, and tables are as wide as it says
 
 
 @pytest.fixture(autouse=True)
@@ -54,23 +59,8 @@ def nothing_left_running() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A function that gives a TCP port on which nothing listens, another one at each call. Where tests run in several
-    processes, each has ports of its own: between looking and listening, another one could be given the same."""
-    given: set[int] = set()
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-
-    def find() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
-            # Not the lowest bits: Linux gives ports of one parity to those who bind.
-            if (port >> 4) % processes == own and port not in given:
-                given.add(port)
-                return port
-
-    return find
+    """A function that gives a TCP port on which nothing listens, another one at each call."""
+    return unused_port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,7 +42,7 @@ ALONE, TOGETHER = 10, 10
 BETWEEN_TURNS_S = 0.02
 #: Published and counted before a fault, and again after it: so many that every part is at work.
 SOME_EVENTS = 200
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 GROUPS = ("rollups", "archive")
 
 Rollup = dict[tuple[int, tuple[str, ...]], dict[str, int]]

@@ -253,6 +253,23 @@ async def three_days_lived(stores: Stores, events: Sequence[Event] = (), **parts
     await worker.engine.stop()
 
 
+#: The file in which three days were lived, kept from the first test for those that follow.
+_LIVED: list[bytes] = []
+
+
+@asynccontextmanager
+async def three_days(folder: Path) -> AsyncIterator[Stores]:
+    """Stores after a worker has lived through ``THREE_DAYS`` and ended."""
+    file = folder / "eventsink.db"
+    if not _LIVED:
+        async with opened(folder) as stores:
+            await three_days_lived(stores)
+        _LIVED.append(file.read_bytes())  # closed: the WAL is in it
+    file.write_bytes(_LIVED[0])
+    async with opened(folder) as stores:
+        yield stores
+
+
 @asynccontextmanager
 async def at_end(stores: Stores, **parts: Any) -> AsyncIterator[Worker]:
     worker = Worker(stores, now_ms=END_MS, **parts)
@@ -289,3 +306,15 @@ async def over(group: Group, store: StateStore, id: str) -> Progress:
             if (now := progress(request)) is not None and now.over:
                 return now
             await asyncio.sleep(0.001)
+
+
+def on_windows(found: Rollups, name: str) -> Rollups:
+    """One rollup, on the windows of which corrections are told."""
+    return {(name, window): found[name, window] for window in ("1h", "1d")}
+
+
+def with_content(found: Rollups) -> Rollups:
+    """Without windows in which nothing is counted: a correction writes zeros."""
+    return {
+        table: {key: row for key, row in rows.items() if any(row.values())} for table, rows in found.items()
+    }

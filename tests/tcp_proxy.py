@@ -4,7 +4,7 @@ comes through."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -30,6 +30,7 @@ class TcpProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         #: Of the connections of now; replaced for those that come after.
         self._mute = _Mute()
+        self._loses_at: tuple[bytes, int] = b"", 0
         self.port = 0
         self.accepted = 0
 
@@ -49,6 +50,11 @@ class TcpProxy:
         everything. New ones work."""
         mute, self._mute = self._mute, _Mute()
         mute.answers.set()
+
+    def lose_answers_at(self, words: bytes, times: int) -> None:
+        """``lose_answers`` as soon as a client sends these words, in one write; then as often again, on new
+        connections."""
+        self._loses_at = words, times
 
     async def end(self) -> None:
         """Close everything."""
@@ -70,16 +76,31 @@ class TcpProxy:
             return
         self._writers.add(inner_writer)
         mute = self._mute
-        ways = ((reader, inner_writer, mute.requests), (inner_reader, writer, mute.answers))
-        for source, target, muted in ways:
-            task = asyncio.create_task(_pass_on(source, target, muted))
+        ways = (
+            (reader, inner_writer, mute.requests, self._read),
+            (inner_reader, writer, mute.answers, lambda data: None),
+        )
+        for source, target, muted, look in ways:
+            task = asyncio.create_task(_pass_on(source, target, muted, look))
             self._passing.add(task)
             task.add_done_callback(self._passing.discard)
 
+    def _read(self, request: bytes) -> None:
+        words, times = self._loses_at
+        if times and words in request:
+            self._loses_at = words, times - 1
+            self.lose_answers()
 
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, mute: asyncio.Event) -> None:
+
+async def _pass_on(
+    source: asyncio.StreamReader,
+    target: asyncio.StreamWriter,
+    mute: asyncio.Event,
+    look: Callable[[bytes], None],
+) -> None:
     try:
         while data := await source.read(PIECE_BYTES):
+            look(data)
             if not mute.is_set():
                 target.write(data)
                 await target.drain()

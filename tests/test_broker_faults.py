@@ -27,7 +27,7 @@ from topology.rabbitmq.log import RabbitLog
 from topology.rabbitmq.publisher import PublisherLimits
 from topology.rabbitmq.reader import ReaderLimits
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(360)]
 
 MAKE_PIPELINE = Callable[..., Awaitable[Pipeline]]
 
@@ -110,7 +110,7 @@ async def test_connections_on_which_all_packets_are_lost_are_ended_by_the_heartb
 ) -> None:
     pipeline = await make_pipeline(f"amqp://guest:guest@{LOOPBACK}:{proxy.port}/{broker.vhost}?heartbeat=1")
     proxy.lose_all_packets()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await pipeline.goes_on()
     await pipeline.comes_out_exact()
 
@@ -120,7 +120,7 @@ async def test_answers_that_are_lost_put_events_into_the_log_twice_and_into_no_n
 ) -> None:
     pipeline = await make_pipeline(f"amqp://guest:guest@{LOOPBACK}:{proxy.port}/{broker.vhost}?heartbeat=1")
     proxy.lose_answers()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await pipeline.goes_on()
     await pipeline.comes_out_exact()
     assert len(numbers_in(await whole(pipeline.log))) > len(pipeline.published)
@@ -165,7 +165,7 @@ async def test_consumers_cancelled_by_the_server_while_the_queue_stays(
 async def test_consumers_that_the_broker_makes_anew_by_itself(broker: Broker, pipeline: Pipeline) -> None:
     # They begin where they began before, and repeat more than may be unacknowledged.
     await ctl(broker, "eval", each_reader(broker, END_OF_QUEUE))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await pipeline.goes_on()
     await pipeline.comes_out_exact()
 
@@ -328,13 +328,14 @@ async def test_an_exchange_declared_otherwise_ends_the_agents_and_names_both_dec
     failed = pipeline.flow.failed
     assert failed is not None
     with pytest.raises(SettingsError, match=BOTH_DECLARATIONS):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.shield(failed)
     await pipeline.flow.stop()
     await until_logged(broker, "the agents have ended")
-    # Each group's reader, and what looks after the log meanwhile, with growing pauses.
-    assert 1 <= proxy.accepted - connections <= 8
-    assert 1 <= broker.node.words.count(OTHERWISE) - refusals <= 8
+    # Each group's reader, and what looks after the log meanwhile, with growing pauses: so many only after a minute.
+    # Without pauses there would be hundreds in a second.
+    assert 1 <= proxy.accepted - connections <= 30
+    assert 1 <= broker.node.words.count(OTHERWISE) - refusals <= 30
     await declare_exchange_anew(broker, "fanout")
     await pipeline.restart_agents()
     pipeline.feed()

@@ -16,7 +16,7 @@ from tests.processes import STARTED
 from tests.servers.rabbitmq import Broker
 from tests.tcp_proxy import LOOPBACK, proxy_before
 
-pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(240)]
 
 #: The program, with a patience for servers that start of 1 s instead of 30.
 IMPATIENT = (

@@ -18,7 +18,7 @@ from tests.processes import (
     sample_lines,
 )
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(480)]
 
 
 @pytest.mark.parametrize("deployment", BOTH)

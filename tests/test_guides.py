@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/guides/faust-on-rabbitmq.md").read_text()
 APPS = dict(re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL))
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 
 class App:
@@ -52,7 +52,7 @@ class App:
         assert process.stdout is not None
         said = ""
         try:
-            async with asyncio.timeout(50):
+            async with asyncio.timeout(100):
                 while not (found := _numbers(word, said)) or found[-1] < until:
                     line = (await process.stdout.readline()).decode()
                     assert line, said

@@ -10,7 +10,7 @@ import pytest
 from tests.deployments import embedded
 from tests.monitors.watching import INTERVAL_S, StandIn, health_key, right_to_the_second, watching
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(480)]
 
 
 async def test_an_outage_that_nobody_could_be_told_of_is_told_later_to_the_second(

@@ -37,6 +37,9 @@ from schemas.times import from_rfc3339
 from tests.oracle import Fields, Placed, Rows, placed, rollups, same, tag
 from tests.streams import starts, streams
 
+#: Making streams takes long, and on a busy machine several times as long.
+pytestmark = pytest.mark.timeout(300)
+
 DATA = Path(__file__).parent / "data"
 KEYS = {
     "space_storage": ("space_id",),

@@ -21,7 +21,7 @@ from tests.servers.influxdb import Influx
 from tests.servers.mongo import Mongo
 from tests.servers.rabbitmq import Broker
 
-pytestmark = [pytest.mark.processes, pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.servers, pytest.mark.timeout(600)]
 
 
 def halves() -> tuple[bytes, bytes]:
@@ -48,15 +48,24 @@ async def ends_well(instance: Instance, service: Service) -> None:
     assert await service.stop() == 0
 
 
+@pytest.fixture
+def instance(tmp_path: Path, request: pytest.FixtureRequest) -> Instance:
+    return on_servers(tmp_path, request)
+
+
+@pytest.fixture
+async def service(instance: Instance, free_port: Callable[[], int]) -> Service:
+    """A worker that is ready."""
+    return await instance.start("worker", free_port())
+
+
 async def test_an_influxdb_that_is_away_is_owed_its_values_and_gets_them(
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    instance: Instance,
+    service: Service,
     influx: Influx,
     free_port: Callable[[], int],
 ) -> None:
-    instance = on_servers(tmp_path, request)
     first, second = halves()
-    service = await instance.start("worker", free_port())
     await asyncio.to_thread(influx.go_away)
     await send(instance, first)
     # The archive waits for nobody: it has everything while the sink of the rollups is away.
@@ -72,14 +81,11 @@ async def test_an_influxdb_that_is_away_is_owed_its_values_and_gets_them(
 
 
 async def test_a_mongodb_that_is_away_pauses_reading_and_loses_nothing(
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    instance: Instance,
+    service: Service,
     mongo: Mongo,
-    free_port: Callable[[], int],
 ) -> None:
-    instance = on_servers(tmp_path, request)
     first, second = halves()
-    service = await instance.start("worker", free_port())
     await send(instance, first)
     await asyncio.to_thread(mongo.stop)
     await says(service, "is away, waiting for it")
@@ -89,14 +95,11 @@ async def test_a_mongodb_that_is_away_pauses_reading_and_loses_nothing(
 
 
 async def test_answers_of_mongodb_that_are_lost_double_nothing(
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    instance: Instance,
+    service: Service,
     mongo: Mongo,
-    free_port: Callable[[], int],
 ) -> None:
-    instance = on_servers(tmp_path, request)
     first, second = halves()
-    service = await instance.start("worker", free_port())
     for command in ("update", "insert", "findAndModify"):
         mongo.lose_answer(command)
     await send(instance, first)
@@ -107,15 +110,12 @@ async def test_answers_of_mongodb_that_are_lost_double_nothing(
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_a_broker_that_restarts_is_read_on_where_reading_was(
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    instance: Instance,
+    service: Service,
     broker: Broker,
-    free_port: Callable[[], int],
     how: str,
 ) -> None:
-    instance = on_servers(tmp_path, request)
     first, second = halves()
-    service = await instance.start("worker", free_port())
     await send(instance, first)
     await asyncio.to_thread(getattr(broker.node, how))
     await asyncio.to_thread(broker.node.start)
@@ -124,13 +124,10 @@ async def test_a_broker_that_restarts_is_read_on_where_reading_was(
 
 
 async def test_sending_goes_on_after_the_connections_were_closed_by_the_server(
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    instance: Instance,
+    service: Service,
     broker: Broker,
-    free_port: Callable[[], int],
 ) -> None:
-    instance = on_servers(tmp_path, request)
-    service = await instance.start("worker", free_port())
     sending = asyncio.ensure_future(instance.run("send", str(SAMPLE), "--rate", "1000"))
     await says(service, "metrics and health")
     await asyncio.to_thread(broker.node.ctl, "close_all_connections", "--vhost", broker.vhost, "a test")

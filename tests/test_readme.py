@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -11,15 +12,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from schemas.events import EVENT_TYPES
 from tests.deployments import embedded
 from tests.processes import SAMPLE, holds_each_event_once, sample_lines
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 def commands() -> list[str]:
@@ -46,6 +49,35 @@ def test_make_knows_the_targets_that_are_named() -> None:
         assert f"make {target} " in listed, target
 
 
+def test_the_table_of_events_has_every_type_with_what_it_must_have() -> None:
+    (table,) = re.findall(r"^\| type \| must have .*\n\|---.*\n((?:\|.*\n)+)", README, re.MULTILINE)
+    shown: dict[str, set[str]] = {}
+    for row in table.splitlines():
+        types, fields, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        first, *others = re.findall(r"`([^`]+)`", types)
+        family = first.partition(".")[0]
+        for name in (first, *others):
+            shown[f"{family}{name}" if name.startswith(".") else name] = set(re.findall(r"`(\w+)`", fields))
+    assert shown == {
+        str(kind.__struct_config__.tag): {each.name for each in msgspec.structs.fields(kind) if each.required}
+        for kind in EVENT_TYPES
+    }
+
+
+def test_make_run_takes_a_port_that_is_given_to_it_and_none_that_a_shell_exports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PORT", "5")
+
+    def run(*arguments: str) -> str:
+        # -o: what `make setup` does is no part of it.
+        said = ["make", "--dry-run", "--no-print-directory", "-o", "setup", "run", *arguments]
+        return subprocess.run(said, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert run() == "exec .venv/bin/eventsink up"
+    assert run("PORT=9090") == "exec .venv/bin/eventsink up --port '9090'"
+
+
 async def test_the_commands_work_in_the_order_in_which_they_stand(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
@@ -63,24 +95,31 @@ async def test_the_commands_work_in_the_order_in_which_they_stand(
     events = await instance.events()
     assert abs(datetime.fromisoformat(events[0]["time"]) - datetime.now(UTC)).total_seconds() < 100
 
+    accepted = []
     for line in commands():
-        if not line.startswith("curl"):
+        if not line.startswith(("curl", "printf")):
             continue
-        line = line.replace("http://127.0.0.1:8080", service.url).replace("$KEY", key)
-        curl = await asyncio.create_subprocess_exec(
-            *shlex.split(line),
-            "--silent",
-            "--fail-with-body",
+        ran = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
+            line.replace("http://127.0.0.1:8080", service.url).replace(
+                "curl", "curl --silent --fail-with-body"
+            ),
+            cwd=tmp_path,
+            env={**os.environ, "KEY": key},
             stdout=asyncio.subprocess.PIPE,
         )
-        out, _ = await curl.communicate()
-        assert curl.returncode == 0, out
-        answer = json.loads(out)
+        out, _ = await ran.communicate()
+        assert ran.returncode == 0, (line, out)
         if "-X POST" in line:
-            assert answer == {"accepted": 1, "rejected": [], "durable": "log"}
-        else:
-            assert answer["rollup"] == "user_activity"
+            answer = json.loads(out)
+            assert (answer["rejected"], answer["durable"]) == ([], "log")
+            accepted.append(answer["accepted"])
+        elif line.startswith("curl"):
+            answer = json.loads(out)
+            assert answer["rollup"] in line
             assert answer["rows"]
+    assert accepted == [1, 2, 1]
     assert await service.stop() == 0
 
 

@@ -38,13 +38,14 @@ from tests.rebuilds import (
     on_days,
     publish,
     sql,
+    three_days,
     three_days_lived,
     upload,
 )
 from tests.streams import starts, streams
 from tests.topology.stores import opened
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 DATA = Path(__file__).parent / "data"
 
@@ -111,8 +112,7 @@ async def test_the_sample_is_rebuilt_to_the_same_numbers(tmp_path: Path) -> None
 async def test_what_was_lost_in_a_range_comes_back_and_the_rest_is_not_touched(
     tmp_path: Path, name: str
 ) -> None:
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         assert same(await everything(stores), EXPECTED) == []
         await sql(stores, "DELETE FROM rollups WHERE rollup = ?", name)
         await sql(
@@ -149,8 +149,7 @@ async def test_a_range_of_one_minute_repairs_the_hour_and_the_day_that_it_is_in(
     #          [1h)  [1h)  …
     #          [1m)
     since = SECOND_DAY[0] + 6 * 3600
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         await sql(
             stores, "DELETE FROM rows WHERE kind LIKE ? AND at >= ? AND at < ?", f"{name}/%", *SECOND_DAY
         )
@@ -174,8 +173,7 @@ async def test_a_range_of_one_minute_repairs_the_hour_and_the_day_that_it_is_in(
 @pytest.mark.parametrize("name", ROLLUPS)
 async def test_what_was_falsified_is_told_and_put_right(tmp_path: Path, name: str) -> None:
     """The rows of one window stand in the place of those of another."""
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         before = await everything(stores)
         table = f"{name}/1m"
         rows = await stores.state._database.read(

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from agents import AGENTS, ROLLUPS
-from tests.oracle import Rollups, placed, rollups, same
+from tests.oracle import placed, rollups, same
 from tests.rebuilds import (
     DAY_MS,
     END_MS,
@@ -28,11 +28,14 @@ from tests.rebuilds import (
     everything,
     kept_rows,
     on_days,
+    on_windows,
     over,
     publish,
     sql,
+    three_days,
     three_days_lived,
     upload,
+    with_content,
     working,
 )
 from tests.topology import engine as engine_module
@@ -44,7 +47,7 @@ from topology.position import NOWHERE
 from topology.state import GroupState, Request, RowKey, RowWrite, StoredRow
 from topology.uuid7 import uuid7
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 # -- what is not done --
@@ -54,8 +57,7 @@ pytestmark = pytest.mark.timeout(300)
 async def test_a_check_changes_nothing_and_tells_what_a_rebuild_would_change(
     tmp_path: Path, name: str
 ) -> None:
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         await sql(stores, "DELETE FROM rows WHERE kind LIKE ? AND at >= ?", f"{name}/%", SECOND_DAY[0])
         async with at_end(stores) as worker:
             rows, sink = await kept_rows(stores), await everything(stores)
@@ -78,8 +80,7 @@ async def test_a_window_of_which_the_archive_lost_events_is_left_alone_unless_fo
         * HOUR_MS
     )
     lost_ms += 1800_000 if name == "service_uptime" else 0
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         before = await everything(stores)
         await sql(stores, "DELETE FROM events WHERE time = ?", lost_ms)
         await sql(stores, "DELETE FROM rollups WHERE rollup = ? AND window = '1m'", name)
@@ -110,17 +111,6 @@ async def test_a_window_of_which_the_archive_lost_events_is_left_alone_unless_fo
             assert same(with_content(found), expected) == []
         else:
             assert same(found, expected) == []
-
-
-def on_windows(found: Rollups, name: str) -> Rollups:
-    return {(name, window): found[name, window] for window in ("1h", "1d")}
-
-
-def with_content(found: Rollups) -> Rollups:
-    """Without windows in which nothing is counted: a correction writes zeros."""
-    return {
-        table: {key: row for key, row in rows.items() if any(row.values())} for table, rows in found.items()
-    }
 
 
 async def test_a_gone_window_of_which_the_archive_lost_events_keeps_its_values(tmp_path: Path) -> None:
@@ -203,10 +193,9 @@ async def test_a_request_that_nobody_understands_fails_and_ends_no_worker(tmp_pa
 async def test_a_range_without_bounds_takes_no_longer_than_what_is_in_it(
     tmp_path: Path, name: str, since: int, until: int
 ) -> None:
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         before = await everything(stores)
-        async with at_end(stores) as worker, asyncio.timeout(30):
+        async with at_end(stores) as worker, asyncio.timeout(60):
             outcome = await worker.rebuild(name, since, until)
             assert (outcome.status, outcome.changed, outcome.refused) == ("done", 0, ())
             assert (outcome.windows > 0) == (since == 0 and until == LONG)
@@ -262,8 +251,7 @@ class Broken(Failing):
 
 
 async def test_a_store_that_is_away_for_long_is_no_archive_that_is_behind(tmp_path: Path) -> None:
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         broken = Broken(stores.state)
         async with at_end(stores, store=broken) as worker:
             broken.failures["read_group"] = 500
@@ -332,8 +320,7 @@ async def test_a_rebuild_that_dies_anywhere_is_carried_out_again(
     tmp_path: Path, name: str, seed: int
 ) -> None:
     random = Random(seed)
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         await sql(stores, "DELETE FROM rollups WHERE rollup = ?", name)
         await sql(stores, "DELETE FROM rows WHERE kind LIKE ?", f"{name}/1%")
         asked = await ask(stores.state, name, MIDNIGHT_S, END_MS // 1000, now_ms=END_MS)
@@ -365,8 +352,7 @@ async def worker_until_over(worker: Worker, asked: str) -> None:
 
 
 async def test_a_request_that_is_taken_back_is_left(tmp_path: Path) -> None:
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         await sql(stores, "DELETE FROM rows WHERE kind LIKE 'space_storage/1%'")
 
         class TakenBack(Failing):
@@ -400,7 +386,7 @@ async def test_a_finished_request_that_nobody_fetched_goes_after_a_day(tmp_path:
             await asyncio.sleep(0.002)
         assert await store.request(asked) is not None
         worker.engine.now_ms += 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await store.request(asked) is not None:
                 await asyncio.sleep(0.001)
 
@@ -411,8 +397,7 @@ async def test_a_reading_that_starts_over_begins_the_rebuild_anew(
     tmp_path: Path, name: str, moment: int
 ) -> None:
     """Rows change under the worker while it rebuilds, and it meets that in a checkpoint."""
-    async with opened(tmp_path) as stores:
-        await three_days_lived(stores)
+    async with three_days(tmp_path) as stores:
         before = await everything(stores)
         await sql(stores, "DELETE FROM rows WHERE kind LIKE ?", f"{name}/1%")
         await sql(stores, "DELETE FROM rollups WHERE rollup = ?", name)

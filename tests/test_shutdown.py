@@ -11,7 +11,7 @@ import pytest
 from tests.deployments import embedded
 from tests.processes import SAMPLE, comes_to_the_expected_numbers, holds_each_event_once, sample_lines
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(480)]
 
 
 async def test_terminated_while_busy_it_ends_with_0_and_the_next_one_goes_on(
@@ -39,7 +39,7 @@ async def test_terminated_while_it_waits_for_a_server_it_ends_with_0(
     instance = embedded(tmp_path)
     instance.environment["EVENTSINK_MONGO_URL"] = f"mongodb://127.0.0.1:{free_port()}/"
     service = await instance.begin("up", free_port())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while "waiting up to 30 s" not in service.output:
             await asyncio.sleep(0.02)
     assert await service.stop() == 0

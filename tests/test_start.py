@@ -11,7 +11,7 @@ import pytest
 from tests.deployments import embedded, on_servers
 from tests.processes import Instance
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 async def refused(instance: Instance, *command: str) -> str:
@@ -59,7 +59,9 @@ async def test_a_taken_port_is_named(tmp_path: Path, free_port: Callable[[], int
     service = await embedded(folders[0]).start("up", port)
     line = await refused(embedded(folders[1]), "up", "--port", str(port))
     assert f"127.0.0.1:{port}" in line
-    assert "--port" in line
+    assert "`make run PORT=9090`" in line
+    # Nothing was begun, so nothing is left.
+    assert not (folders[1] / "data").exists()
     assert await service.stop() == 0
 
 

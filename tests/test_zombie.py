@@ -33,7 +33,7 @@ from tests.topology.stores import Failing, Stores, opened
 from topology.errors import Superseded
 from topology.sinks import Point
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Held(Failing):
@@ -208,7 +208,7 @@ async def test_what_the_first_says_is_owed_stays_so_although_the_second_settles_
     await slow.carried_out.wait()
     held.let_go()
     await asyncio.gather(last, return_exceptions=True)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await stores.state.requests("rollups/in doubt"):
             await first.tick()
     await first.crash()

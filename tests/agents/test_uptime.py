@@ -73,3 +73,22 @@ async def test_means_are_over_what_was_measured_and_zeros_are_measurements(
     assert found == {(MINUTE_S, ("clowder", "q")): {"messages_mean": 0.0, "messages_max": 0}}
     found = await rows(tmp_path_factory, "service_connections", at(0, "connections_counted", connections=4))
     assert found == {(MINUTE_S, ("clowder", "unknown")): {"connections_mean": 4.0, "connections_max": 4}}
+
+
+@pytest.mark.parametrize("ms", [0.1, 100.0, 12_345.678])
+async def test_no_quantile_is_above_the_maximum_beside_it(
+    tmp_path_factory: pytest.TempPathFactory, ms: float
+) -> None:
+    page = at(0, "page_fetched", region="eu", up=True, elapsed_ms=ms)
+    row = (await rows(tmp_path_factory, "service_page", page))[MINUTE_S, ("clowder", "eu")]
+    assert row["elapsed_ms_p95"] == pytest.approx(ms, rel=0.02)
+    assert row["elapsed_ms_p95"] <= row["elapsed_ms_max"] == ms
+
+
+async def test_what_is_only_shown_to_people_costs_no_result_whatever_it_is(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    page = at(0, "page_fetched", region="eu", up=False, problem={"code": 7}, certificate_days_left="many")
+    odd = at(30, "page_fetched", region="eu", up=False, phases_ms=[1, "two"])
+    row = (await rows(tmp_path_factory, "service_page", page, odd))[MINUTE_S, ("clowder", "eu")]
+    assert (row["fetches"], row["failures"]) == (2, 2)

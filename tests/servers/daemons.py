@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,18 @@ class Daemon:
     """``program`` of the Debian package ``package``; it answers ``GET ready`` on ``port`` once it has started."""
 
     def __init__(
-        self, program: str, arguments: Sequence[str], *, package: str, port: int, ready: str
+        self,
+        program: str,
+        arguments: Sequence[str],
+        *,
+        package: str,
+        port: int,
+        ready: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = [program, *arguments]
         self._package = package
+        self._environment = environment or {}
         self.port = port
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,7 +49,7 @@ class Daemon:
                 self._command,
                 cwd=folder,
                 # Nothing of this machine's own settings: both programs would read them from here.
-                env={"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"},
+                env={"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=opened,
                 stderr=subprocess.STDOUT,

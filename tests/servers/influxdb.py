@@ -93,7 +93,9 @@ class Influxd:
         self._folder = folder
         configuration = folder / "influxdb.conf"
         port = free_port()
-        configuration.write_text(CONFIGURATION.format(folder=folder, http=port, rpc=free_port()))
+        #: Where `influxd backup` and `influxd restore` ask.
+        self.rpc_port = free_port()
+        configuration.write_text(CONFIGURATION.format(folder=folder, http=port, rpc=self.rpc_port))
         self.daemon = Daemon(
             "influxd", ["-config", str(configuration)], package="influxdb", port=port, ready="/ping"
         )
@@ -120,17 +122,23 @@ class Influxd:
 
     def ask(self, query: str, database: str = "") -> list[dict[str, Any]]:
         """The rows of one InfluxQL statement, asked by the administrator."""
-        parameters = urlencode({"q": query, "db": database, "epoch": "s"})
+        return [
+            dict(zip(series["columns"], row, strict=True), **series.get("tags", {}))
+            for series in self.series(query, database)
+            for row in series["values"]
+        ]
+
+    def series(self, query: str, database: str = "", *, epoch: str = "s") -> list[dict[str, Any]]:
+        """The same, as the server answers: ``columns``, ``values`` and ``tags`` of each series, with times in
+        ``epoch``."""
+        parameters = urlencode({"q": query, "db": database, "epoch": epoch})
         status, body = self.daemon.ask("POST", f"{QUERY}?{parameters}", headers=_basic(f"Token {ADMIN}"))
         answer = json.loads(body)
         assert status == 200, answer
         (result,) = answer["results"]
-        assert "error" not in result, result
-        return [
-            dict(zip(series["columns"], row, strict=True), **series.get("tags", {}))
-            for series in result.get("series", ())
-            for row in series["values"]
-        ]
+        assert "error" not in result, (query, result)
+        found: list[dict[str, Any]] = result.get("series", [])
+        return found
 
 
 class Seen(NamedTuple):
@@ -153,6 +161,8 @@ class _Failure:
     body: bytes = b""
     forwarded: bool = False
     hangs: bool = False
+    #: None of its own: the one behind it has to wait for its turn.
+    passes: bool = False
 
 
 class Influx:
@@ -206,8 +216,10 @@ class Influx:
             _Failure(path=path, status=status, headers={"Content-Type": content_type}, body=body)
         )
 
-    def drop_next(self, *, times: int = 1, forwarded: bool, path: str = WRITE) -> None:
-        """Cut the connection instead of answering. ``forwarded``: influxd got the request, its answer is lost."""
+    def drop_next(self, *, times: int = 1, forwarded: bool, path: str = WRITE, after: int = 0) -> None:
+        """Cut the connection instead of answering. ``forwarded``: influxd got the request, its answer is lost.
+        ``after`` so many requests that go well."""
+        self._failures += after * [_Failure(path=path, passes=True)]
         self._failures += times * [_Failure(path=path, forwarded=forwarded)]
 
     def hang_next(self, *, times: int = 1, path: str = WRITE) -> None:
@@ -285,6 +297,7 @@ class Influx:
         failure = next((each for each in self._failures if each.path == request.path), None)
         if failure is not None:
             self._failures.remove(failure)
+        if failure is not None and not failure.passes:
             if failure.forwarded:
                 await self._forwarded(request, body)
             answer = (

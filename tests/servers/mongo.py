@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo import MongoClient
 
+from tests.ports import unused_port
+
 LOOPBACK = "127.0.0.1"
 START_LIMIT_S = 60.0
 TRUE_SERVER = "EVENTSINK_TEST_MONGO_URL"
@@ -35,9 +37,7 @@ class StandIn:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = unused_port()
         (folder / "data").mkdir()
 
     def start(self) -> None:
@@ -91,13 +91,12 @@ class Gate:
         self._open: set[socket.socket] = set()
         self._lost: bytes | None = None
         self._awaited: tuple[bytes, threading.Event] | None = None
-        self.port = 0
+        self.port = unused_port()
 
     def open(self) -> None:
         """Listen, always on the same port."""
         if self._listener is None:
             self._listener = socket.create_server((LOOPBACK, self.port))
-            self.port = self._listener.getsockname()[1]
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def shut(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
+import pytest
 from aiohttp import web
 
 AMPLITUDE_KEY = "amplitude-key-0123456789"
@@ -53,10 +54,14 @@ class Vendors:
         self.at_once = 0
         self.most_at_once = 0
         self.max_bytes: int | None = None
+        #: So many requests are reset in their middle, the next ones.
+        self.cuts = 0
 
     # -- Amplitude --
 
     async def amplitude(self, request: web.Request) -> web.StreamResponse:
+        if (cut := await self._cut(request)) is not None:
+            return cut
         body = await request.read()
         document = json.loads(body)
         events = document["events"]
@@ -119,6 +124,8 @@ class Vendors:
     # -- Google --
 
     async def google(self, request: web.Request) -> web.StreamResponse:
+        if (cut := await self._cut(request)) is not None:
+            return cut
         document = json.loads(await request.read())
         self.requests.append((request.path_qs, dict(request.headers), document))
         if (answer := await self._scripted(request, document["events"])) is not None:
@@ -174,6 +181,8 @@ class Vendors:
     # -- the webhook --
 
     async def webhook(self, request: web.Request) -> web.StreamResponse:
+        if (cut := await self._cut(request)) is not None:
+            return cut
         body = await request.read()
         document = json.loads(body)
         self.requests.append((request.path_qs, dict(request.headers), document))
@@ -182,6 +191,14 @@ class Vendors:
         self.bodies.append((body, request.headers.get("X-Eventsink-Signature", "")))
         self.hooked.update((event["id"], event) for event in document["events"])
         return web.Response(status=200)
+
+    async def _cut(self, request: web.Request) -> web.StreamResponse | None:
+        if not self.cuts:
+            return None
+        self.cuts -= 1
+        await request.content.read(1)
+        _reset(request)
+        return web.Response()
 
     async def _scripted(
         self, request: web.Request, events: list[dict[str, Any]]
@@ -296,3 +313,10 @@ async def serving(port: int = 0) -> AsyncIterator[Vendors]:
         yield vendors
     finally:
         await runner.cleanup()
+
+
+@pytest.fixture
+async def vendors() -> AsyncIterator[Vendors]:
+    """The stand-in, for one test."""
+    async with serving() as served:
+        yield served

@@ -108,6 +108,11 @@ class Engine:
         while not all(group._delivery is None or _rests(group._delivery) for group in self.groups):
             await asyncio.sleep(0.001)
 
+    async def looked_at(self) -> None:
+        """How far the agents are is exported."""
+        if isinstance(self.flow, Flow):
+            await self.flow.health.look()
+
     async def tick(self) -> None:
         """Let the others work for a moment."""
         await asyncio.sleep(0.001)

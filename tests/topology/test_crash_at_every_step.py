@@ -16,7 +16,7 @@ from tests.topology.lives import AT_LAST, FIRST, THEN, everything, lived, must_b
 from tests.topology.stores import Failing, Killed, Stores, opened
 from topology.group import rows
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 #: So many processes live and die beside each other, each on stores of its own: most of a life is waiting for a disk.
 AT_ONCE = 8

@@ -6,7 +6,7 @@ import pytest
 
 from tests.topology.keeping import Kept, until_answered
 from topology.errors import Unavailable
-from topology.position import MAX_EPOCH, MAX_INDEX, MAX_OFFSET, Position, position
+from topology.position import MAX_EPOCH, MAX_INDEX, MAX_OFFSET, NOWHERE, Position, position
 from topology.sinks import DeadLetter
 
 NOON = 1_771_243_200_000
@@ -81,6 +81,33 @@ async def test_the_newest_come_first_up_to_the_limit(kept: Kept) -> None:
     assert await letters.count() == 5
 
 
+async def test_page_after_page_shows_each_letter_once(kept: Kept) -> None:
+    letters = await kept.dead_letters()
+    # Points that a sink refused have no position, and one agent: only their ids tell them apart.
+    points = [letter(0, at=NOWHERE, agent="influxdb")._replace(id=f"influxdb:{name}") for name in "cab"]
+    events = [letter(2, agent="traffic"), letter(2, agent="storage"), letter(1, agent="traffic")]
+    await letters.put([*points, *events])
+    newest_first = [*events, points[0], points[2], points[1]]
+    for limit in (1, 2, 4):
+        seen: list[DeadLetter] = []
+        while page := await letters.list(
+            limit=limit, before=(seen[-1].position, seen[-1].agent, seen[-1].id) if seen else None
+        ):
+            seen += page
+        assert seen == newest_first
+
+
+async def test_what_is_removed_is_gone_and_nothing_else(kept: Kept) -> None:
+    letters = await kept.dead_letters()
+    await letters.put([letter(number) for number in range(4)])
+    assert await letters.remove([letter(1).id, letter(3).id, "nobody"]) == 2
+    assert await letters.remove([letter(1).id]) == 0
+    assert await letters.remove([]) == 0
+    assert await (await kept.dead_letters()).list(limit=10) == [letter(2), letter(0)]
+    await letters.put([letter(1)])
+    assert await letters.count() == 3
+
+
 async def test_there_are_none_at_first(kept: Kept) -> None:
     letters = await kept.dead_letters()
     await letters.put([])
@@ -101,6 +128,7 @@ async def test_away_and_back_with_a_lost_answer_each_letter_is_there_once(on_mon
         lambda: letters.put([letter(2)]),
         lambda: letters.list(limit=1),
         lambda: letters.get("1"),
+        lambda: letters.remove(["1"]),
         letters.count,
     ):
         with pytest.raises(Unavailable):

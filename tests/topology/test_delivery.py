@@ -16,7 +16,7 @@ from tests.topology.stores import Stores, opened
 from topology.errors import Refused, Unavailable
 from topology.group import delivery as delivery_module
 from topology.group.delivery import Delivery
-from topology.group.doubt import Notes
+from topology.group.doubt import Doubt, Notes
 from topology.group.rows import RowCache, Saved
 from topology.position import position
 from topology.services.operator import Passing
@@ -88,6 +88,9 @@ class Harness:
 
     async def passing(self) -> None:
         return None
+
+    def found(self, key: object, version: int) -> bool:
+        return True
 
     def told(self, passing: Passing) -> None:
         raise AssertionError(passing)
@@ -222,3 +225,29 @@ async def test_a_newer_value_replaces_the_one_that_waits(harness: Harness, sink:
         await until(lambda: settled(harness))
     assert await harness.stored() == {"x": 5}
     assert sink.sizes == [1]
+
+
+async def test_a_worker_that_ends_while_it_sees_to_its_doubts_leaves_a_note_of_them(
+    stores: Stores, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(stores, sink)
+    asked = asyncio.Event()
+
+    async def hanging(self: Notes) -> Sequence[Doubt]:
+        if not sink.sizes:  # at the start
+            return []
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+        return []
+
+    monkeypatch.setattr(Notes, "due", hanging)
+    async with running(harness):
+        sink.answers = [Unavailable("no answer within 10 s")]
+        await harness.save("s")
+        while await harness.owed():
+            await asyncio.sleep(0.001)
+        harness.delivery.seek()
+        await asked.wait()
+    harness.ours = False
+    await harness.delivery.end()
+    assert len(await stores.state.requests("rollups/in doubt")) == 1

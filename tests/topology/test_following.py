@@ -37,7 +37,7 @@ async def followed(log: SqliteLog, start: LogStart | int, until: int) -> list[in
     """Offsets from ``start`` up to and with ``until``."""
     offsets: list[int] = []
     batches = Following(log, start).batches()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not offsets or offsets[-1] < until:
             offsets += [message.offset for message in await anext(batches)]
     await batches.aclose()

@@ -147,7 +147,7 @@ async def test_a_log_replaced_while_its_reader_is_being_opened_is_read_from_its_
     engine = Engine(stores)
     engine.parts = dataclasses.replace(engine.parts, log=Replaced(stores.log))
     await engine.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(place(p).offset != 14 for p in engine.groups[0].reading.positions.values()):
             await engine.tick()
     await engine.checkpoint()
@@ -174,7 +174,7 @@ async def test_a_log_replaced_just_after_its_reader_was_opened_is_noticed(
     engine = Engine(stores)
     engine.parts = dataclasses.replace(engine.parts, log=Replaced(stores.log))
     await engine.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(place(p).offset != 14 for p in engine.groups[0].reading.positions.values()):
             await engine.tick()
     await engine.checkpoint()
@@ -198,7 +198,7 @@ async def test_a_group_that_starts_after_the_log_was_replaced_names_it_like_the_
     engine.now_ms += DAY_MS
     engine.parts = dataclasses.replace(engine.parts, log=other.log)
     await engine.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(
             p < 0 or place(p).offset != 1
             for group in engine.groups
@@ -238,7 +238,7 @@ async def test_a_crash_before_the_first_position_is_saved_knows_a_new_log_all_th
     engine = Engine(stores)
     engine.parts = dataclasses.replace(engine.parts, log=other.log)
     await engine.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(p < 0 or place(p).offset != 3 for p in engine.groups[0].reading.positions.values()):
             await engine.tick()
     await engine.checkpoint()
@@ -397,7 +397,7 @@ async def test_a_write_that_is_carried_out_after_newer_ones_does_not_stay(stores
     await stores.rollups.write(late.first)
     assert same(must_be([*FIRST, *THEN, *AT_LAST]), await everything(stores)) != []
     engine.groups[0].seek_owed()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while same(must_be([*FIRST, *THEN, *AT_LAST]), await everything(stores)):
             await engine.tick()
     await lives.lived(engine)

@@ -36,8 +36,9 @@ from tests.topology.stores import Failing, Stores, opened
 from topology.group import groups
 from topology.group.reading import ALLOWED_DISORDER_MS
 from topology.sinks import Point
+from topology.state import RowKey
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 Events = Sequence[Mapping[str, Any]]
 
@@ -326,3 +327,29 @@ async def test_a_first_result_of_decades_ago_makes_time_pass_from_the_horizon_on
     assert timed.told_ms == group.reading.watermark
     assert len(asked) < 24 * 4, "an hour at a time, and two days and the one before them"
     await engine.stop()
+
+
+@pytest.mark.usefixtures("soon_quiet")
+async def test_after_a_rest_of_days_no_more_than_a_day_of_results_is_looked_at_at_once(
+    stores: Stores,
+) -> None:
+    # three days of results, and all the time between them is due at once:
+    #     told ─┤ one hour, of a day that is passing ├─ … two more days …
+    events = [ping(-minutes, "eu") for minutes in range(3 * DAYS, 0, -6 * HOURS)]
+    engine = Engine(stores)
+    await engine.start()
+    (group,) = [group for group in engine.groups if group.name == "rollups"]
+    peek = group.reading.rows.peek
+    looked_at: list[int] = []
+
+    async def watched(keys: Sequence[RowKey]) -> Mapping[RowKey, Any]:
+        looked_at.append(len(keys))
+        return await peek(keys)
+
+    group.reading.rows.peek = watched  # type: ignore[method-assign] # counted
+    await publish(stores, events)
+    watermark = await reaches(engine, NOW_MS)
+    await lived(engine)
+    await engine.stop()
+    await is_right(stores, events, watermark_ms=watermark)
+    assert HOURS < max(looked_at) <= DAYS + HOURS

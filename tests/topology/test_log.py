@@ -286,7 +286,7 @@ async def test_the_end_is_reached_when_everything_was_fetched(place: Place, log:
 
 async def until_at_end(reader: LogReader) -> None:
     """RabbitMQ must have been quiet for a second."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await reader.at_end():
             await asyncio.sleep(0.02)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -165,3 +167,18 @@ def test_merging_edits_neither_cell() -> None:
     measure.merge(one, other)
     measure.merge(other, other)
     assert (one, other) == before
+
+
+def test_what_sketches_need_is_loaded_for_the_first_of_them() -> None:
+    program = (
+        "import sys, cli.running, cli.rollups\n"
+        "from schemas.events import LoggedIn\n"
+        "from topology.rollups.measures import Distinct\n"
+        "users = Distinct([LoggedIn], 'user_id')\n"
+        "cell = users.of([LoggedIn(user_id=str(n)) for n in range(1000)])\n"
+        "print(users.value(cell), 'numpy' in sys.modules)\n"
+        "cell = users.merge(cell, users.of([LoggedIn(user_id=str(n)) for n in range(3000)]))\n"
+        "print(abs(users.value(cell) - 3000) < 90, 'numpy' in sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["1000 False", "True True"]

@@ -46,6 +46,9 @@ from topology.rabbitmq.frames import (
 )
 from topology.rabbitmq.messages import OFFSET_HEADER, message
 
+#: Making streams takes long, and on a busy machine several times as long.
+pytestmark = pytest.mark.timeout(300)
+
 LARGEST_PART = LARGEST_FRAME_BYTES - AROUND_BYTES
 DELIVER = frame(Basic.Deliver("c", 7, False, "x", ""), 1)
 TAKEN = {1: Use.DELIVERIES}

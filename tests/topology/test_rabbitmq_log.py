@@ -34,7 +34,7 @@ from topology.rabbitmq.probes import Probes
 from topology.rabbitmq.publisher import PublisherLimits
 from topology.rabbitmq.reader import ReaderLimits
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
@@ -76,37 +76,6 @@ async def test_what_came_before_the_queue_was_lost_is_handed_out_first(
         await channel.queue_delete(broker.queue)
     assert [message.offset for message in [*first, *await until_replaced(reader)]] == list(range(10))
     await reader.close()
-
-
-async def test_a_log_that_is_closed_at_any_moment_leaves_no_call_cut_off(
-    broker: Broker, caplog: pytest.LogCaptureFixture
-) -> None:
-    for turns in range(0, 600, 50):
-        log = RabbitLog(broker.url, broker.exchange, broker.queue)
-        await log.open()
-        await log.publish([event(turns)])
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await log.close()
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("aiormq")] == []
-
-
-async def test_a_look_that_is_cut_off_at_any_moment_does_not_hold_up_its_connection(
-    broker: Broker, log: RabbitLog
-) -> None:
-    await log.publish([event(number) for number in range(1000)])
-    await log.publisher.close()  # else it looks, too
-    for turns in [*range(1, 120)] * 4:
-        look = asyncio.create_task(log.end_offset())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        look.cancel()
-        await asyncio.gather(look, return_exceptions=True)
-        try:
-            async with asyncio.timeout(7):
-                assert await log.end_offset() == 1000
-        except Unavailable:
-            pass  # aiormq lost track of a channel number: said at once, and the next use connects anew
 
 
 # -- the broker goes away --
@@ -178,7 +147,7 @@ async def test_a_consumer_that_is_forgotten_behind_a_good_connection_is_noticed(
     )
     await log.publish([event(1)])
     assert not await reader.at_end()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await until_replaced(reader) == []
     new = await log.reader(1)
     assert await read(new, 1) == [as_read(1, event(1))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 from datetime import timedelta
 
 import aio_pika
@@ -25,7 +26,7 @@ from topology.errors import Refused, SettingsError, Unavailable
 from topology.rabbitmq.log import RabbitLog
 from topology.rabbitmq.publisher import PublisherLimits
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 
 #: So many are written in several pieces, and are still on their way when the first one is answered.
@@ -67,7 +68,15 @@ async def test_a_queue_deleted_during_publishing_loses_nothing_that_came_after(
             await until_published(log, *(event(n) for n in range(number, number + 20)))
             if number == 1000:
                 await channel.queue_delete(broker.queue)
-    await log.publisher.check()
+
+    async def looked_at() -> bool:
+        try:
+            await log.publisher.check()
+        except Unavailable:
+            return False  # a queue that has just been made may keep silent for a moment
+        return True
+
+    await until(looked_at)
     # Twice is harmless, by their ids; never is not.
     assert {f"id-{number}" for number in range(1000, 2000)} <= set(await ids(log))
 
@@ -188,29 +197,26 @@ async def test_what_is_kept_for_publishing_again_is_bounded(broker: Broker, make
 async def test_publishing_again_that_fails_again_and_again_keeps_each_message_once(
     broker: Broker, make_log: MAKE_LOG
 ) -> None:
-    # One at a time: there is time for a fault while they are published again.
+    # One at a time, so that a fault falls in the midst of publishing again.
     limits = PublisherLimits(check_every=NEVER, outstanding=1, timeout=timedelta(seconds=0.5))
     other = await make_log()
     async with proxy_before(broker.node.port) as proxy, foreign(broker) as channel:
         url = f"amqp://guest:guest@{LOOPBACK}:{proxy.port}/{broker.vhost}"
         log = RabbitLog(url, broker.exchange, broker.queue, publishing=limits)
         await log.open()
-        await log.publish([event(number) for number in range(500)])
+        await log.publish([event(number) for number in range(50)])
         kept = log.publisher.kept_bytes
-        for _ in range(2):
-            await channel.queue_delete(broker.queue)
-            mending = asyncio.create_task(log.publisher.check())
+        proxy.lose_answers_at(b"id-25", times=2)
+        await channel.queue_delete(broker.queue)  # the sentinel tells
 
-            async def some_are_published_again() -> bool:
-                return await other.end_offset() > 0
-
-            await until(some_are_published_again)
-            proxy.lose_answers()
-            # The sentinel may have been faster, and this look be the second one.
-            await asyncio.gather(mending, return_exceptions=True)
+        async def all_are_published_again() -> bool:
             assert log.publisher.kept_bytes <= kept
-        await log.close()  # with a last look, which mends
-    assert set(await ids(other)) == {f"id-{number}" for number in range(500)}
+            return await other.end_offset() >= 25 + 25 + 50
+
+        await until(all_are_published_again)
+        await log.close()
+    assert proxy.accepted >= 3
+    assert set(await ids(other)) == {f"id-{number}" for number in range(50)}
 
 
 # -- the broker refuses --
@@ -312,7 +318,7 @@ async def test_a_blocked_broker_is_unavailable_within_bounds_and_taken_up_again(
             return False
 
         await until(blocked)  # the alarm is raised within some seconds
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(Unavailable):
                 await log.publish([event(number) for number in range(5000)])
         # What does not publish goes on.
@@ -336,17 +342,18 @@ async def test_what_is_refused_while_the_broker_is_blocked_does_not_come_afterwa
     try:
 
         async def blocked() -> bool:
-            with pytest.raises(Unavailable):
-                await log.publish([event(1)])  # told of the alarm, it stays in doubt
+            with suppress(Unavailable):  # told of the alarm, it stays in doubt; before, it is taken
+                await log.publish([event(1)])
             return log.publisher.blocked is not None
 
         await until(blocked)
-        for number in range(10, 20):
-            with pytest.raises(Unavailable, match="low on memory"):
-                await log.publish([event(number)])
+        refusals = await asyncio.gather(
+            *(log.publish([event(number)]) for number in range(10, 20)), return_exceptions=True
+        )
+        assert all(isinstance(each, Unavailable) and "low on memory" in str(each) for each in refusals)
         with pytest.raises(Unavailable):  # more than the socket takes
             await full.publish([event(number, size=900_000) for number in range(20, 60)])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await full.close()
     finally:
         await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
@@ -364,7 +371,7 @@ async def test_a_closed_log_takes_nothing_until_it_is_opened_again(broker: Broke
     await until(some_are_published)
     await log.close()
     for task in publishing:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert "closed" in await task
     with pytest.raises(Unavailable, match="was closed"):
         await log.publish([event(1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 
@@ -52,11 +53,34 @@ async def archived(
     *,
     since: int | None = None,
     until: int | None = None,
-    type: str | None = None,
+    type: str | Sequence[str] | None = None,
     limit: int = 10_000,
     before: tuple[int, Position] | None = None,
 ) -> list[RawEvent]:
     return list(await archive.query(since=since, until=until, type=type, limit=limit, before=before))
+
+
+async def test_of_several_types_each_will_do(kept: Kept) -> None:
+    archive = await kept.raw_events()
+    types = [
+        "health.pinged",
+        "activity.logged_in",
+        "health.page_fetched",
+        "health.pinged",
+        "storage.archived",
+    ]
+    events = [event(number, type=each, time=NOON + number // 2) for number, each in enumerate(types * 3)]
+    await archive.insert(events)
+    wanted = ["health.pinged", "health.page_fetched", "nothing", "health.pinged"]
+    newest_first = [each for each in reversed(events) if each.type.startswith("health.")]
+    assert await archived(archive, type=wanted) == newest_first
+    assert await archived(archive, type=wanted, limit=4) == newest_first[:4]
+    last = newest_first[3]
+    assert await archived(archive, type=wanted, before=(last.time, last.position)) == newest_first[4:]
+    assert await archived(archive, type=wanted, since=NOON + 2, until=NOON + 5) == [
+        each for each in newest_first if NOON + 2 <= each.time < NOON + 5
+    ]
+    assert await archived(archive, type=[]) == []
 
 
 ORIGINALS = {

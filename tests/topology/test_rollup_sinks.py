@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from topology.errors import Refused
 from topology.influxdb.sink import InfluxRollups
-from topology.sinks import Point, RollupSink, Value
+from topology.sinks import Point, RollupSink, Value, Where
 from topology.sqlite import rollups as sqlite_rollups
 from topology.sqlite.file import Database
 from topology.sqlite.rollups import SqliteRollups
@@ -25,7 +25,7 @@ KEYS = {"resource_traffic": ("action", "space_id"), "service_uptime": ("service"
 async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RollupSink]:
     opened: RollupSink
     if request.param == "sqlite":
-        opened = SqliteRollups(Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA))
+        opened = SqliteRollups(Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA), keys=KEYS)
     else:
         server = request.getfixturevalue("influx")
         opened = InfluxRollups(server.url, server.token, server.org, server.bucket, keys=KEYS)
@@ -45,7 +45,7 @@ async def everything(
     *,
     since: int | None = None,
     until: int | None = None,
-    where: Mapping[str, str] | None = None,
+    where: Where | None = None,
     limit: int = 1_000_000,
 ) -> Sequence[Point]:
     return await sink.query(rollup, window, since=since, until=until, where=where or {}, limit=limit)
@@ -152,6 +152,7 @@ AWKWARD = [
     "\u2028",
     "\ufeff",
     "[]{}()",
+    '"},{"space_id":"x',
     "x" * 256,
     "ü" * 256,
 ]
@@ -215,6 +216,32 @@ async def test_where_takes_all_conditions_together(sink: RollupSink) -> None:
     assert await everything(sink, where={"action": "viewed", "space_id": "s1"}) == [points[2]]
 
 
+async def test_of_several_values_of_a_tag_each_will_do(sink: RollupSink) -> None:
+    points = [
+        point(time, action=action, space=space, events=1)
+        for time in (T0, T0 + HOUR)
+        for action in ("downloaded", "viewed")
+        for space in ("s1", "s2", "s\u00fc")
+    ]
+    await sink.write(points)
+
+    def of(*spaces: str) -> list[Point]:
+        return [each for each in points if each.tags[1][1] in spaces]
+
+    assert await everything(sink, where={"space_id": ["s2", "s1", "s2", "nobody"]}) == of("s1", "s2")
+    assert await everything(sink, where={"space_id": ["s\u00fc"]}) == of("s\u00fc")
+    both: Where = {"space_id": ("s1", "s2"), "action": ["viewed", "downloaded", "none"]}
+    assert await everything(sink, where=both) == of("s1", "s2")
+    for limit in range(10):
+        assert await everything(sink, where=both, limit=limit) == of("s1", "s2")[:limit]
+    assert await everything(sink, where=both, since=T0 + HOUR, limit=3) == of("s1", "s2")[4:7]
+    assert await everything(sink, where=both, since=T0, until=T0 + HOUR) == of("s1", "s2")[:4]
+    # A value that no tag can have is none of the choice; and of no choice nothing is chosen.
+    assert await everything(sink, where={"space_id": ["", "\ud800", "s1"]}) == of("s1")
+    assert await everything(sink, where={"space_id": []}) == []
+    assert await everything(sink, where={"space_id": [], "action": "viewed"}) == []
+
+
 async def test_rows_ascend_by_time_then_by_tags_in_the_order_of_the_key(sink: RollupSink) -> None:
     tags = [("a", "z"), ("b", "a"), ("b", "a!"), ("b", 'a"'), ("b", "aa"), ("é", "a")]
     ordered = [
@@ -224,6 +251,29 @@ async def test_rows_ascend_by_time_then_by_tags_in_the_order_of_the_key(sink: Ro
     ]
     await sink.write(ordered[::-1])
     assert await everything(sink, "service_uptime") == ordered
+
+
+async def test_each_window_has_the_keys_and_the_fields_of_its_own(sink: RollupSink) -> None:
+    # hour      0    1    2    3    4    5      as text "s1 is before "s1!, as values after it or before
+    # s1        x         x         x
+    # s1!       x    x         x    x    x
+    # s1"       x    x    x    x              of each: one field more than of the one before
+    spaces = {"s1": (0, 2, 4), "s1!": (0, 1, 3, 4, 5), 's1"': (0, 1, 2, 3)}
+    names = ("events", "bytes", "items")
+    ordered = sorted(
+        (
+            point(T0 + HOUR * hour, space=space)._replace(fields=dict.fromkeys(names[: place + 1], hour + 1))
+            for place, (space, hours) in enumerate(spaces.items())
+            for hour in hours
+        ),
+        key=lambda each: (each.time, each.tags),
+    )
+    await sink.write(ordered[::-1])
+    assert await everything(sink) == ordered
+    for limit in range(1, len(ordered)):
+        assert await everything(sink, limit=limit) == ordered[:limit]
+    two: Where = {"action": "viewed", "space_id": ["s1", 's1"']}
+    assert await everything(sink, where=two) == [each for each in ordered if each.tags[1][1] != "s1!"]
 
 
 async def test_a_limit_keeps_the_first_rows_also_within_one_window(sink: RollupSink) -> None:
@@ -307,4 +357,55 @@ async def test_a_query_by_time_uses_the_index(tmp_path: Path) -> None:
     )
     assert not any("SCAN" in step[3] or "TEMP B-TREE" in step[3] for step in plan), plan
     assert any("rollup=? AND window=? AND time>? AND time<?" in step[3] for step in plan), plan
+    await sink.close()
+
+
+async def test_a_page_costs_the_same_however_many_windows_come_after_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA)
+    sink = SqliteRollups(database, keys=KEYS)
+    await sink.open()
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    async def cost() -> int:
+        nonlocal steps
+        steps = 0
+        await database.read(lambda connection: connection.set_progress_handler(step, 1))
+        assert len(await everything(sink, limit=3)) == 3
+        await database.read(lambda connection: connection.set_progress_handler(None, 1))
+        return steps
+
+    def windows(first: int, last: int) -> list[Point]:
+        return [
+            point(T0 + HOUR * hour, space=space, events=1) for hour in range(first, last) for space in "ab"
+        ]
+
+    await sink.write(windows(0, 10))
+    of_ten = await cost()
+    await sink.write(windows(10, 500))
+    assert await cost() == of_ten > 0
+    await sink.close()
+
+
+async def test_of_a_few_keys_only_their_own_rows_are_read(tmp_path: Path) -> None:
+    database = Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA)
+    sink = SqliteRollups(database, keys=KEYS)
+    await sink.open()
+    statements: list[str] = []
+    await database.read(lambda connection: connection.set_trace_callback(statements.append))
+    where = {"space_id": ["s1", "s2"], "action": "viewed"}
+    await sink.query("resource_traffic", "1h", since=T0, until=None, where=where, limit=10)
+    await database.read(lambda connection: connection.set_trace_callback(None))
+    plan = await database.read(
+        lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
+    )
+    reads = [step[3] for step in plan if "rollups" in step[3]]
+    assert len(reads) == 3, plan
+    assert all(
+        "SEARCH rollups USING PRIMARY KEY (rollup=? AND window=? AND time" in read for read in reads
+    ), plan
+    assert "tags=?" in reads[-1], plan
     await sink.close()

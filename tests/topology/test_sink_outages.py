@@ -17,10 +17,11 @@ from tests.topology.engine import Engine, publish
 from tests.topology.lives import AT_LAST, FIRST, THEN, lived, must_be
 from tests.topology.stores import Stores, opened
 from topology.group.groups import LOOK_FOR_REQUESTS_EVERY_S
+from topology.health import LOOK_EVERY_S
 from topology.influxdb.sink import InfluxRollups
 from topology.sinks import Point
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
@@ -44,9 +45,8 @@ class Sleeps:
         self.asked: list[float] = []
 
     async def __call__(self, seconds: float) -> None:
-        if (
-            seconds >= 60 or seconds == LOOK_FOR_REQUESTS_EVERY_S
-        ):  # until the next checkpoint, seek, or request
+        # Until the next checkpoint, seek, request, or look at whether agents make progress.
+        if seconds >= 60 or seconds in {LOOK_FOR_REQUESTS_EVERY_S, LOOK_EVERY_S}:
             await asyncio.get_running_loop().create_future()
         self.asked.append(seconds)
         await asyncio.sleep(0)

@@ -76,7 +76,7 @@ async def test_an_agent_gets_what_is_sent_in_order_and_in_batches(
     try:
         for number in range(100):
             await app.producer.send_and_wait("readers", None, b"%d" % number, None, None, None)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await complete.wait()
     finally:
         await app.stop()
@@ -107,7 +107,7 @@ async def test_two_topics_are_two_readings_and_a_blocked_one_does_not_stop_the_o
         app.agent(app.topic(name, schema=Batches(), acks=False), name=name)(reading(name))
 
     async def until(name: str, count: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while received[name] < count:
                 await reached.wait()
                 reached.clear()
@@ -146,7 +146,7 @@ class Collected:
             self.events.append(event)
             self._came.set()
 
-    async def until(self, count: int, limit_s: float = 30) -> list[Any]:
+    async def until(self, count: int, limit_s: float = 60) -> list[Any]:
         async with asyncio.timeout(limit_s):
             while len(self.events) < count:
                 self._came.clear()
@@ -276,7 +276,7 @@ async def test_a_topic_that_is_added_while_the_app_runs_costs_the_others_nothing
     await app.start()
     adding = None
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             for number in range(100):
                 await topic.send(value=number if schema is None else b"%d" % number)
             await busy.wait()
@@ -311,7 +311,7 @@ async def test_a_broker_that_is_killed_ends_nothing(rabbitmq: Any, broker: Any) 
             except Unavailable:
                 continue  # what the guide tells users to do: send it again
             break
-        values = await collected.until(3, limit_s=50)
+        values = await collected.until(3, limit_s=60)
         assert list(dict.fromkeys(values)) == [1, 2, 3]
         assert not app.should_stop
     finally:
@@ -331,7 +331,7 @@ async def test_a_log_that_was_made_again_is_told_and_read_from_its_start(
         await collected.until(2)
         # What was confirmed a moment ago would be published again, and the new log would be as good as the old one.
         publisher = cast(Any, app.transport).log.publisher
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while publisher.kept_bytes:
                 await asyncio.sleep(0.02)
         connection = await aio_pika.connect(broker.url)
@@ -339,7 +339,7 @@ async def test_a_log_that_was_made_again_is_told_and_read_from_its_start(
             channel = await connection.channel()
             await channel.queue_delete(broker.queue)
         values = [1, 2]
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             number = 3
             while "the log is a new one" not in caplog.text or len(collected.events) < 4:
                 try:

@@ -88,6 +88,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
+def user_id(number: int) -> str:
+    """As Clowder makes them."""
+    return f"5f3a{number:020x}"
+
+
 def event(number: int, user: str | None = None, **members: Any) -> dict[str, Any]:
     """A view of the dataset with this number."""
     return {
@@ -95,7 +100,7 @@ def event(number: int, user: str | None = None, **members: Any) -> dict[str, Any
         "time": NOW_MS + number,
         "resource_type": "dataset",
         "resource_id": f"{number:024x}",
-        "user_id": f"user-{number % 50:04d}" if user is None else user,
+        "user_id": user_id(number % 50) if user is None else user,
         **members,
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from tests.servers.vendors import (
     answers,
     resets,
     said,
-    serving,
     slow,
     takes_and_breaks_off,
     takes_and_resets,
 )
-from tests.topology.engine import publish, unsynced
+from tests.topology.engine import publish
 from tests.topology.forwarding.running import (
     amplitude,
     event,
@@ -31,22 +29,10 @@ from tests.topology.forwarding.running import (
     sample,
     settled,
     until,
+    user_id,
 )
 from tests.topology.stores import Stores, opened
 from topology.forwarding.selection import Rule, Selection
-
-
-@pytest.fixture
-async def vendors() -> AsyncIterator[Vendors]:
-    async with serving() as served:
-        yield served
-
-
-@pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    async with opened(tmp_path) as made:
-        await unsynced(made)
-        yield made
 
 
 def resources(vendors: Vendors) -> list[int]:
@@ -63,7 +49,7 @@ async def test_events_arrive_in_its_shape(vendors: Vendors, stores: Stores) -> N
     assert document["options"] == {"min_id_length": 5}
     [sent] = document["events"]
     assert sent["device_id"].startswith("eventsink-")
-    assert sent["insert_id"] == "eventsink-0/0/0"
+    assert sent["insert_id"] == f"eventsink-0/0/0-{event(7)['time']}"
     assert sent["time"] == event(7)["time"]
     assert (sent["event_type"], sent["user_id"]) == ("traffic.resource_viewed", "5f3a1c2b9d8e7f6a5b4c3d2e")
     assert sent["event_properties"] == {
@@ -221,6 +207,22 @@ async def test_a_wrong_key_stops_the_agent_and_keeps_the_events(
     assert resources(vendors) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("status", [404, 405, 407, 410])
+async def test_a_wrong_address_stops_the_agent_and_buries_nothing(
+    vendors: Vendors, stores: Stores, status: int
+) -> None:
+    vendors.always = answers(status)
+    await publish(stores, [event(number) for number in range(3)])
+    async with forwarding(stores, amplitude(vendors)) as engine:
+        await until(lambda: bool(engine.groups[0].stopped))
+        assert "EVENTSINK_AMPLITUDE_URL" in engine.groups[0].stopped["amplitude"]
+    assert await stores.dead_letters.count() == 0
+    vendors.always = None
+    async with forwarding(stores, amplitude(vendors)) as engine:
+        await settled(engine)
+    assert resources(vendors) == [0, 1, 2]
+
+
 async def test_only_throttled_users_wait(vendors: Vendors, stores: Stores) -> None:
     vendors.script.append(
         answers(
@@ -228,7 +230,7 @@ async def test_only_throttled_users_wait(vendors: Vendors, stores: Stores) -> No
             code=429,
             error="Too many requests for some devices and users",
             eps_threshold=1000,
-            throttled_users={"user-0001": 1001},
+            throttled_users={user_id(1): 1001},
             throttled_devices={},
             throttled_events=[3],
         )
@@ -248,7 +250,7 @@ async def test_only_throttled_users_wait(vendors: Vendors, stores: Stores) -> No
 
 
 async def test_users_over_their_daily_quota_wait(vendors: Vendors, stores: Stores) -> None:
-    vendors.script.append(answers(429, code=429, error="x", exceeded_daily_quota_users={"user-0000": 5}))
+    vendors.script.append(answers(429, code=429, error="x", exceeded_daily_quota_users={user_id(0): 5}))
     await publish(stores, [event(0), event(1)])
     async with forwarding(stores, amplitude(vendors)) as engine:
         await until(lambda: resources(vendors) == [1])
@@ -282,6 +284,28 @@ async def test_whatever_comes_between_each_event_counts_once(
     assert resources(vendors) == list(range(20))
     assert outcomes(stores, "amplitude") == {"folded": 20}
     assert await stores.dead_letters.count() == 0
+
+
+async def test_a_request_that_is_reset_in_its_middle_goes_again(vendors: Vendors, stores: Stores) -> None:
+    vendors.cuts = 3
+    await publish(stores, [event(number) for number in range(1500)])
+    async with forwarding(stores, amplitude(vendors)) as engine:
+        await settled(engine)
+    assert vendors.cuts == 0
+    assert resources(vendors) == list(range(1500))
+    assert set(vendors.counted.values()) == {1}
+
+
+async def test_events_of_a_log_that_begins_anew_are_not_taken_for_the_old_ones(
+    vendors: Vendors, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        async with opened(tmp_path / str(number)) as stores:
+            await publish(stores, [event(number, user=user_id(0))])
+            async with forwarding(stores, amplitude(vendors)) as engine:
+                await settled(engine)
+    assert resources(vendors) == [1, 2]
 
 
 async def test_retry_after_is_honoured(vendors: Vendors, stores: Stores) -> None:
@@ -328,7 +352,7 @@ async def test_a_crash_sends_again_and_counts_once(vendors: Vendors, stores: Sto
     assert set(vendors.counted.values()) == {1}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_ten_thousand_events_under_random_faults_count_once_each(
     vendors: Vendors, stores: Stores
 ) -> None:
@@ -346,6 +370,8 @@ async def test_ten_thousand_events_under_random_faults_count_once_each(
     ]
 
     async def fate(served: Vendors, request: Any, events: list[dict[str, Any]]) -> Any:
+        if chance.random() < 0.1:
+            served.cuts += 1  # the next one, in its middle
         if chance.random() < 0.4:
             number = chance.randrange(len(faults) + 1)
             seen[str(number)] += 1

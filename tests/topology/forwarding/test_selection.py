@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.events import Event, LoggedIn, PageViewed
+from schemas.events import Event, LoggedIn, PageViewed, ResourceViewed
 from schemas.reading import read
 from topology.batch import LogEvent
 from topology.forwarding.properties import page, properties, user_of
@@ -98,13 +98,38 @@ def test_users(given: str | None, user: str | None) -> None:
     assert user_of(LoggedIn(user_id=given)) == user
 
 
-@pytest.mark.parametrize("given", ["ada@example.org", "Ada Lovelace", "u1", "x" * 500, "Jürgen"])
+@pytest.mark.parametrize(
+    "given", ["ada@example.org", "Ada Lovelace", "ada.lovelace", "ada-1815", "u1", "x" * 500, "Jürgen"]
+)
 def test_a_user_who_could_be_known_by_the_id_is_replaced(given: str) -> None:
     shown = user_of(LoggedIn(user_id=given))
     assert shown is not None
     assert shown.startswith("user-")
     assert given not in shown
     assert shown == user_of(LoggedIn(user_id=given))
+
+
+@pytest.mark.parametrize("given", ["Ada_Lovelace_thesis.pdf", "My thesis", "ada", "x" * 300])
+def test_a_thing_whose_id_could_be_a_title_is_replaced(given: str) -> None:
+    event = ResourceViewed(resource_type="dataset", resource_id=given, space_id=given)
+    sent = properties(event)
+    assert given not in str(sent)
+    assert str(sent["resource_id"]).startswith("resource-")
+    assert sent == properties(event)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "5f3a1c2b9d8e7f6a5b4c3d2e",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "s1",
+        "42",
+    ],
+)
+def test_what_is_plainly_an_id_goes_out_as_it_is(given: str) -> None:
+    assert properties(ResourceViewed(resource_type="dataset", resource_id=given))["resource_id"] == given
 
 
 def test_there_is_a_sample_of_every_type_that_goes_out() -> None:

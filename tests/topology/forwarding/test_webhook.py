@@ -2,28 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.servers.vendors import WEBHOOK_SECRET, Vendors, answers, resets, serving, takes_and_resets
-from tests.topology.engine import publish, unsynced
+from agents.webhook import Webhook
+from tests.servers.vendors import WEBHOOK_SECRET, Vendors, answers, resets, takes_and_resets
+from tests.topology.engine import publish
 from tests.topology.forwarding.running import event, forwarding, outcomes, settled, until, webhook
-from tests.topology.stores import Stores, opened
-
-
-@pytest.fixture
-async def vendors() -> AsyncIterator[Vendors]:
-    async with serving() as served:
-        yield served
-
-
-@pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    async with opened(tmp_path) as made:
-        await unsynced(made)
-        yield made
+from tests.topology.stores import Stores
+from topology.forwarding.posting import Poster
 
 
 async def test_what_is_sent_is_signed_and_comes_again_under_the_same_id(
@@ -33,7 +20,7 @@ async def test_what_is_sent_is_signed_and_comes_again_under_the_same_id(
     await publish(stores, [event(n) for n in range(10)])
     async with forwarding(stores, webhook(vendors)) as engine:
         await settled(engine)
-    assert sorted(vendors.hooked) == sorted(f"0/{n}/0" for n in range(10))
+    assert sorted(vendors.hooked) == sorted(f"0/{n}/0-{event(n)['time']}" for n in range(10))
     for body, signature in vendors.bodies:
         made = hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
         assert signature == f"sha256={made}"
@@ -56,3 +43,24 @@ async def test_what_it_never_takes_is_a_dead_letter(vendors: Vendors, stores: St
     async with forwarding(stores, webhook(vendors)) as engine:
         await settled(engine)
     assert outcomes(stores, "webhook") == {"dead": 1}
+
+
+async def test_a_token_is_seen_nowhere_although_the_receiver_repeats_it(
+    vendors: Vendors, stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, query, password = "hook-0123456789abcdef", "query%2Ftoken", "pass-word"
+    url = vendors.url.replace("://", f"://someone:{password}@") + f"/{path}?token={query}"
+    vendor = Webhook(url, WEBHOOK_SECRET)
+    assert path not in vendor.where
+    async with forwarding(stores, vendor) as engine:
+        await publish(stores, [event(0)])
+        await until(lambda: bool(engine.groups[0].stopped))  # there is nothing: 404
+        said = engine.groups[0].stopped["webhook"]
+    repeated = f"404: no hook {path}, token query/token or {query} of {password}"
+    answer = Poster(vendor.limits, vendor.secrets, lambda: 0)
+    try:
+        cleaned = answer._clean(ValueError(repeated))
+    finally:
+        await answer.close()
+    for secret in (path, query, "query/token", password):
+        assert secret not in vendor.where + said + cleaned + caplog.text
