@@ -178,12 +178,14 @@ class ConnectionsProbe:
         return await asyncio.shield(looking)
 
     async def _looked_out(self) -> None:
-        """Wait for a look that was left behind. Nothing of it was kept, so what became of it concerns nobody."""
-        looking, self._looking = self._looking, None
-        if looking is not None:
+        """Wait for a look that was left behind: two at once would share one open file. Nothing of it was kept, so what
+        became of it concerns nobody. It is forgotten once it has ended, since who waits may be cancelled, too."""
+        while (looking := self._looking) is not None:
             await asyncio.wait({looking})
             if not looking.cancelled():
                 looking.exception()
+            if self._looking is looking:
+                self._looking = None
 
     def _look(self, following: Following, log_format: LogFormat, name: str, before: bytes | None) -> _Period:
         found = Counted()

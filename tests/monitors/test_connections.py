@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from monitors.connections import ConnectionsProbe, ConnectionsSettings
-from monitors.probe import Surroundings, Unknown
+from monitors.probe import Read, Surroundings, Unknown
 from schemas.canonical import canonical
 from schemas.events import ConnectionsCounted
 from schemas.reading import read_value
@@ -298,6 +298,31 @@ async def test_a_check_that_is_cancelled_loses_no_request(nginx: Nginx, counting
             await check
     client.close()
     await counting.comes_to(3)
+
+
+async def test_checks_that_are_cancelled_leave_one_look_at_the_log_at_a_time(tmp_path: Path) -> None:
+    # The second is cancelled while it waits for the look of the first, which a disk holds up.
+    log = tmp_path / "access.log"
+    log.touch()
+    here, goes_on = threading.get_ident(), threading.Event()
+
+    def monotonic() -> float:
+        assert threading.get_ident() == here or goes_on.wait(LIMIT_S)
+        return 0.0
+
+    settings = ConnectionsSettings(service="clowder", access_log=str(log))
+    probe = ConnectionsProbe(settings, Surroundings(monotonic=monotonic))
+    before = threading.active_count()
+    for _ in range(3):
+        check = asyncio.ensure_future(probe.check())
+        await asyncio.sleep(0)
+        check.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await check
+        assert threading.active_count() == before + 1
+    goes_on.set()
+    assert isinstance(await probe.check(), Read)
+    await probe.close()
 
 
 async def test_what_was_not_kept_is_counted_by_the_next_check(nginx: Nginx, counting: Counting) -> None:
