@@ -67,7 +67,8 @@ class Runbook(Asset):
     """The page, made when it is first asked for."""
 
     def __init__(self) -> None:
-        super().__init__(Path(str(files(__package__))).parent / "docs" / "runbook.md", "text/html", CACHED, policy=POLICY)
+        source = Path(str(files(__package__))).parent / "docs" / "runbook.md"
+        super().__init__(source, "text/html", CACHED, policy=POLICY)
 
     def made_of(self, file: bytes) -> bytes:
         return page(file.decode("utf-8")).encode()
