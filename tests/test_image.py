@@ -39,9 +39,13 @@ def test_what_the_image_copies_is_here_and_not_ignored() -> None:
 
 
 def test_the_image_has_every_package_of_the_distribution() -> None:
-    packaging = tomllib.loads(text("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]["include"]
-    packages = {name for name in packaging if "*" not in name and (ROOT / name).is_dir()}
-    assert packages <= set(copied())
+    packaging = tomllib.loads(text("pyproject.toml"))["tool"]["setuptools"]
+    named = packaging["packages"]["find"]["include"]
+    packages = {name for name in named if "*" not in name and (ROOT / name).is_dir()}
+    assert packages - {"docs"} <= set(copied())
+    # Of the documentation it has what is served, and no more.
+    served = {f"docs/{name}" for name in packaging["package-data"]["docs"]}
+    assert served == {path for path in copied() if path.startswith("docs")}
 
 
 def test_the_passwords_asked_for_are_the_ones_that_stack_env_writes() -> None:
