@@ -12,7 +12,8 @@ import click
 
 from cli import forwarders, parts
 from cli.options import examples, takes_settings
-from cli.settings import MEANINGS, MongoSettings, Settings, TlsSettings
+from cli.settings import MongoSettings, Settings, TlsSettings
+from cli.settings_sources import MEANINGS
 from cli.tables import print_table
 from cli.tls import context_of
 from topology.errors import EventsinkError, Unavailable

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cli.settings import NAMES
+from cli.settings_sources import NAMES
 from tests.processes import Instance, Service
 from tests.servers.rabbitmq import Broker
 from tests.test_crash import Dying

@@ -19,7 +19,8 @@ from aiohttp.web import RouteDef
 from prometheus_client import CollectorRegistry
 
 from cli.main import COMMANDS
-from cli.settings import NAMES, load
+from cli.settings import load
+from cli.settings_sources import NAMES
 from monitors.config import read
 from web import probes
 from web.keys import Keys

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import eventsink
-from cli.settings import NAMES
+from cli.settings_sources import NAMES
 from tests.servers.influxdb import Influx
 from tests.servers.mongo import Mongo
 from tests.servers.rabbitmq import Broker

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli.secret import SecretUrl
-from cli.settings import NAMES, Settings, TlsSettings, WebSettings, load
+from cli.settings import Settings, TlsSettings, WebSettings, load
+from cli.settings_sources import NAMES
 from topology.errors import SettingsError
 from topology.forwarding.selection import Rule
 

@@ -13,7 +13,7 @@ from aiohttp.web import RouteDef
 from cli import monitor as monitor_command
 from cli import up, web, worker
 from cli.main import COMMANDS
-from cli.settings import NAMES
+from cli.settings_sources import NAMES
 from tests.prometheus.rules import CONFIG, FILES, ROOT, alerts, metrics_of, recorded, recorded_in, rules
 from tests.test_stack import SERVICES
 from topology.instruments import declarations

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
 from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
-from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
 from yarl import URL
 
-from topology.errors import EventsinkError, Refused, SettingsError, Unavailable
+from topology.errors import Refused, SettingsError, Unavailable
+from topology.influxdb.answers import Answers, NotForItsLines, once_more
+from topology.influxdb.influxql import identifier, seconds, string
 from topology.influxdb.line_protocol import UNWRITABLE, compressed
 from topology.integers import is_integer_field
 from topology.sinks import Point, Value, Where, wanted_values
@@ -40,21 +38,6 @@ ROWS_PER_PAGE = 10_000
 
 TIMEOUT = timedelta(seconds=30)
 CONNECT_TIMEOUT = timedelta(seconds=5)
-#: A server that asks for more than this is wrong about itself.
-LONGEST_RETRY_AFTER = timedelta(days=1)
-
-#: InfluxDB keeps time in signed 64-bit nanoseconds; bounds beyond them are an error there.
-MOST_S = 9_223_372_036
-
-#: Statuses of the 4xx that say "later", not "never".
-_PASSING = frozenset({408, 425, 429})
-#: A shorter token is a part of ordinary words: hiding it would hide what is wrong.
-SHORTEST_HIDDEN_CHARACTERS = 4
-_MAX_WORDS = 300
-
-
-class _NotForItsLines(Refused):
-    """Refused for something else than the lines in it, or by something else than InfluxDB."""
 
 
 class InfluxRollups:
@@ -79,7 +62,8 @@ class InfluxRollups:
         timeout: timedelta = TIMEOUT,
     ) -> None:
         self._url = url
-        self._where = _public(url)
+        self._answers = Answers(url, token, org, bucket, timeout)
+        self._where = self._answers.where
         self._token = token
         self._org = org
         self._bucket = bucket
@@ -126,7 +110,7 @@ class InfluxRollups:
                 continue
             try:
                 await self._post(body)
-            except (SettingsError, _NotForItsLines) as error:
+            except (SettingsError, NotForItsLines) as error:
                 # A proxy's page says nothing about the points: they are not to be given up for it.
                 raise Unavailable(str(error)) from error
 
@@ -145,22 +129,22 @@ class InfluxRollups:
         # A condition is of all that a statement folds: maxima of what there is are asked for by themselves.
         counts = {name: fold.counted_by for name, fold in folds.items() if isinstance(fold, MaxOf)}
         asking = {
-            f" AND {_identifier(count)} > 0": [name for name in counts if counts[name] == count]
+            f" AND {identifier(count)} > 0": [name for name in counts if counts[name] == count]
             for count in counts.values()
         }
         if len(counts) < len(folds):
             asking[""] = [name for name in folds if name not in counts]
-        groups = [*map(_identifier, by), *([f"time({window}) fill(none)"] if each_window else [])]
+        groups = [*map(identifier, by), *([f"time({window}) fill(none)"] if each_window else [])]
         found: dict[tuple[int, tuple[tuple[str, str], ...]], dict[str, Value]] = {}
         sums = {name: 0 for name, fold in folds.items() if fold == "sum"}
         for condition, names in asking.items():
             wanted = ", ".join(
-                f"{'sum' if folds[name] == 'sum' else 'max'}({_identifier(name)}) AS {_identifier(name)}"
+                f"{'sum' if folds[name] == 'sum' else 'max'}({identifier(name)}) AS {identifier(name)}"
                 for name in names
             )
             statement = (
-                f"SELECT {wanted} FROM {_identifier(rollup)} WHERE "  # noqa: S608 - quoted
-                f'"window" = {_string(window)} AND time >= {_seconds(since)} AND time < {_seconds(until)}'
+                f"SELECT {wanted} FROM {identifier(rollup)} WHERE "  # noqa: S608 - quoted
+                f'"window" = {string(window)} AND time >= {seconds(since)} AND time < {seconds(until)}'
                 + condition
                 + (f" GROUP BY {', '.join(groups)}" if groups else "")
             )
@@ -187,24 +171,24 @@ class InfluxRollups:
         limit: int,
     ) -> Sequence[Point]:
         """Raises like ``write``. Asks page by page: no answer is larger than a page."""
-        conditions = [f'"window" = {_string(window)}']
+        conditions = [f'"window" = {string(window)}']
         for tag, values in wanted_values(where).items():
             # No point has such a tag; to InfluxQL an empty string would mean "has no such tag".
             one_of = [
-                f"{_identifier(tag)} = {_string(value)}" for value in values if not UNWRITABLE.search(value)
+                f"{identifier(tag)} = {string(value)}" for value in values if not UNWRITABLE.search(value)
             ]
             if not one_of:
                 return []
             conditions.append(f"({' OR '.join(one_of)})")
         if until is not None:
-            conditions.append(f"time < {_seconds(until)}")
-        statement = f"SELECT * FROM {_identifier(rollup)} WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
+            conditions.append(f"time < {seconds(until)}")
+        statement = f"SELECT * FROM {identifier(rollup)} WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
         found: list[Point] = []
         while len(found) < limit:
             # One more than is wanted: points of one time come in any order, so only a page that goes on to the
             # next time is known to hold all of the last one.
             size = min(limit - len(found) + 1, ROWS_PER_PAGE)
-            bound = "" if since is None else f" AND time >= {_seconds(since)}"
+            bound = "" if since is None else f" AND time >= {seconds(since)}"
             page, cut = await self._select(rollup, window, f"{statement}{bound} ORDER BY time LIMIT {size}")
             if not page or not (cut or len(page) >= size):
                 found += sorted(page, key=_order)
@@ -213,7 +197,7 @@ class InfluxRollups:
             whole = [point for point in page if point.time < last]
             if not whole:
                 # Grouped, each point is a series: of one with over 10 000 rows 1.x says "partial" of a whole answer.
-                at = _seconds(last)
+                at = seconds(last)
                 whole, cut = await self._select(rollup, window, f"{statement} AND time = {at} GROUP BY *")
                 if cut:
                     raise Unavailable(
@@ -230,14 +214,14 @@ class InfluxRollups:
         try:
             # A comment: rights are checked, nothing is written. Some releases want at least one point, and say so.
             await self._post(gzip.compress(b"# eventsink\n"))
-        except _NotForItsLines as error:
+        except NotForItsLines as error:
             raise SettingsError(f"{error}: that is no InfluxDB, set EVENTSINK_INFLUX_URL") from None
         except Refused:
             pass  # it understood us as far as that
 
     async def _post(self, body: bytes) -> None:
         self._opened()
-        _, status, _ = await self._answered(
+        _, status, _ = await self._answers.answered(
             self._writing.post_write_async(
                 self._org,
                 self._bucket,
@@ -274,7 +258,7 @@ class InfluxRollups:
             )
 
         try:
-            answer = await self._answered(_once_more(ask))
+            answer = await self._answers.answered(once_more(ask))
         except SettingsError as error:
             raise Unavailable(str(error)) from error
         if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
@@ -286,7 +270,7 @@ class InfluxRollups:
         for result in answer["results"]:
             if "error" in result:
                 raise Unavailable(
-                    f"InfluxDB at {self._where} could not answer a query: {self._clean(result['error'])}: "
+                    f"InfluxDB at {self._where} could not answer a query: {self._answers.clean(result['error'])}: "
                     f"check that bucket {self._bucket} is there and may be read"
                 )
             for series in result.get("series", ()):
@@ -339,121 +323,6 @@ class InfluxRollups:
             raise SettingsError(
                 "EVENTSINK_INFLUX_TOKEN holds characters that no token has: copy it again, without line breaks"
             )
-
-    async def _answered(self, call: Awaitable[T]) -> T:
-        """The result of a call of the client, every error of which becomes one of ours."""
-        try:
-            return await call
-        except ApiException as error:
-            raise self._verdict(error) from None  # its text is all that the server said
-        except TimeoutError as error:
-            seconds = f"{self._timeout.total_seconds():g} s"
-            raise Unavailable(
-                f"InfluxDB at {self._where} does not answer within {seconds}: check that it is well"
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(
-                f"InfluxDB at {self._where} does not answer ({self._clean(error)}): "
-                "check that it runs, and EVENTSINK_INFLUX_URL"
-            ) from error
-
-    def _verdict(self, error: ApiException) -> EventsinkError:
-        status = int(error.status or 0)
-        own_words = _own_words(error)
-        words = self._clean(error.reason if own_words is None else own_words)
-        said = f"InfluxDB at {self._where} answers {status} ({words})"
-        if status == 401:
-            return SettingsError(f"{said}: set EVENTSINK_INFLUX_TOKEN to a token that it knows")
-        if status == 403:
-            return SettingsError(
-                f"{said}: let the token of EVENTSINK_INFLUX_TOKEN read and write bucket {self._bucket}"
-            )
-        if status == 404:
-            return SettingsError(
-                f"{said}: make bucket {self._bucket} in organisation {self._org}, or mend EVENTSINK_INFLUX_BUCKET, "
-                "EVENTSINK_INFLUX_ORG or EVENTSINK_INFLUX_URL (before 1.8 there is no such path)"
-            )
-        if 300 <= status < 400:
-            return SettingsError(f"{said}: it has moved, set EVENTSINK_INFLUX_URL to where it is")
-        if status in _PASSING or not 400 <= status < 500:
-            return Unavailable(f"{said}: nothing is wrong here, it will take it later", _retry_after(error))
-        # 413 is cured by halving.
-        about_lines = status == 413 or (own_words is not None and status in (400, 422))
-        return Refused(said) if about_lines else _NotForItsLines(said)
-
-    def _clean(self, words: object) -> str:
-        """One line, not long, without the token: a server may repeat what it was sent."""
-        text = " ".join(str(words).split())
-        for secret in (self._token, self._token.partition(":")[2]):
-            if len(secret) >= SHORTEST_HIDDEN_CHARACTERS:
-                text = text.replace(secret, "***")
-        return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
-
-
-async def _once_more(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask, and again where the connection was lost: a server may close one that was idle just as it is used again.
-    aiohttp repeats a GET by itself, a POST never. Only for what changes nothing."""
-    try:
-        return await ask()
-    except aiohttp.ClientConnectorError:
-        raise  # nobody is there
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        return await ask()
-
-
-def _public(url: str) -> str:
-    """The address without user, password and query, for messages."""
-    try:
-        whole = URL(url)
-        return str(whole.with_user(None).with_query(None).with_fragment(None))
-    except ValueError:
-        return "no address"
-
-
-def _own_words(error: ApiException) -> str | None:
-    """What InfluxDB says in an answer, in the form of 2.x, 1.x or 3.x; None if something else speaks."""
-    body = bytes(error.body or b"")
-    try:
-        said = json.loads(body)
-    except ValueError:
-        headers: Mapping[str, str] = error.headers or {}
-        plain = headers.get("Content-Type", "").startswith("text/plain")
-        return body.decode(errors="replace") if plain and body else None
-    words = said.get("message") or said.get("error") if isinstance(said, dict) else None
-    return words if isinstance(words, str) else None
-
-
-def _retry_after(error: ApiException) -> timedelta | None:
-    """Seconds, or a date, which is compared with the server's own clock: no clock of ours needs to be right."""
-    headers: Mapping[str, str] = error.headers or {}
-    stated = str(headers.get("Retry-After", "")).strip()
-    if re.fullmatch(r"\d{1,9}", stated):
-        wish = timedelta(seconds=int(stated))
-    else:
-        try:
-            wish = parsedate_to_datetime(stated) - parsedate_to_datetime(headers.get("Date", ""))
-        except (ValueError, TypeError):
-            return None
-    return min(max(wish, timedelta(0)), LONGEST_RETRY_AFTER)
-
-
-# -- InfluxQL --
-
-
-def _identifier(name: str) -> str:
-    return '"' + _quoted(name).replace('"', '\\"') + '"'
-
-
-def _string(text: str) -> str:
-    return "'" + _quoted(text).replace("'", "\\'") + "'"
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def _seconds(at: int) -> str:
-    return f"{max(-MOST_S, min(at, MOST_S))}s"
 
 
 def _order(point: Point) -> tuple[int, tuple[tuple[str, str], ...]]:
