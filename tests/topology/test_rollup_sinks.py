@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rollup_sinks import ROLLUP_SINKS, opened_sink
 from topology.errors import Refused
-from topology.influxdb.sink import InfluxRollups
 from topology.sinks import Point, RollupSink, Value, Where
 from topology.sqlite import rollups as sqlite_rollups
 from topology.sqlite.file import Database
@@ -21,17 +21,10 @@ T0 = 1617627600
 KEYS = {"resource_traffic": ("action", "space_id"), "service_uptime": ("service", "region")}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("influxdb", marks=pytest.mark.servers)])
+@pytest.fixture(params=ROLLUP_SINKS)
 async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RollupSink]:
-    opened: RollupSink
-    if request.param == "sqlite":
-        opened = SqliteRollups(Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA), keys=KEYS)
-    else:
-        server = request.getfixturevalue("influx")
-        opened = InfluxRollups(server.url, server.token, server.org, server.bucket, keys=KEYS)
-    await opened.open()
-    yield opened
-    await opened.close()
+    async with opened_sink(request, tmp_path, KEYS) as sink:
+        yield sink
 
 
 def point(time: int = T0, *, action: str = "viewed", space: str = "s1", **fields: Value) -> Point:

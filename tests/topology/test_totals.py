@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from topology.influxdb.sink import InfluxRollups
+from tests.rollup_sinks import ROLLUP_SINKS, opened_sink
 from topology.sinks import Point, RollupSink, Value
 from topology.sqlite import rollups as sqlite_rollups
 from topology.sqlite.file import Database
@@ -22,18 +22,11 @@ KEYS = {"resource_traffic": ("action", "space_id"), "extractor_runtime": ("extra
 FOLDS: Mapping[str, Fold] = {"events": "sum", "unique_users": "max"}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("influxdb", marks=pytest.mark.servers)])
+@pytest.fixture(params=ROLLUP_SINKS)
 async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RollupSink]:
-    opened: RollupSink
-    if request.param == "sqlite":
-        opened = SqliteRollups(Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA))
-    else:
-        server = request.getfixturevalue("influx")
-        opened = InfluxRollups(server.url, server.token, server.org, server.bucket, keys=KEYS)
-    await opened.open()
-    await opened.write(POINTS)
-    yield opened
-    await opened.close()
+    async with opened_sink(request, tmp_path, KEYS) as sink:
+        await sink.write(POINTS)
+        yield sink
 
 
 def point(hour: int, action: str, space: str, events: int, users: int, window: str = "1h") -> Point:

@@ -14,12 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import ROLLUPS
-from topology.influxdb.sink import InfluxRollups
+from tests.rollup_sinks import ROLLUP_SINKS, opened_sink
 from topology.rollups.combining import Lost
 from topology.sinks import Point, RollupSink, Value
-from topology.sqlite import rollups as sqlite_rollups
-from topology.sqlite.file import Database
-from topology.sqlite.rollups import SqliteRollups
 from web import rows
 from web.documents import row_documents
 from web.grouping import Grouping
@@ -31,17 +28,10 @@ HOUR = 3600
 KEYS = {rollup.name: rollup.key for rollup in ROLLUPS.values()}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("influxdb", marks=pytest.mark.servers)])
+@pytest.fixture(params=ROLLUP_SINKS)
 async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RollupSink]:
-    opened: RollupSink
-    if request.param == "sqlite":
-        opened = SqliteRollups(Database(tmp_path / "rollups.db", schema=sqlite_rollups.SCHEMA), keys=KEYS)
-    else:
-        server = request.getfixturevalue("influx")
-        opened = InfluxRollups(server.url, server.token, server.org, server.bucket, keys=KEYS)
-    await opened.open()
-    yield opened
-    await opened.close()
+    async with opened_sink(request, tmp_path, KEYS) as sink:
+        yield sink
 
 
 def traffic(hour: int, action: str, kind: str, space: str, **fields: Value) -> Point:

@@ -45,8 +45,8 @@ CREATE INDEX IF NOT EXISTS requests_of_owner ON requests (owner);
 """
 
 _COLUMNS = "partition, kind, at, key, version, upto, owed, data, until"
-#: With a plain ``at = ?`` each new value makes SQLite compile the statement again, to see whether the index of ``at = 0``
-#: serves: two thirds of a look-up, half of a settlement. An expression's value it does not ask for.
+#: With a plain ``at = ?`` each new value makes SQLite compile the statement again, to see whether the index of
+#: ``at = 0`` serves: two thirds of a look-up, half of a settlement. The value of an expression it does not ask for.
 _THE_ROW = "partition = ? AND kind = ? AND at = +? AND key = ?"
 #: One key at a time: with a list of keys SQLite reads the whole table.
 _LOAD = f"SELECT {_COLUMNS} FROM rows WHERE {_THE_ROW}"  # noqa: S608 - constants
