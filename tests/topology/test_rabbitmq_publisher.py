@@ -204,7 +204,8 @@ async def test_publishing_again_that_fails_again_and_again_keeps_each_message_on
         url = f"amqp://guest:guest@{LOOPBACK}:{proxy.port}/{broker.vhost}"
         log = RabbitLog(url, broker.exchange, broker.queue, publishing=limits)
         await log.open()
-        await log.publish([event(number) for number in range(50)])
+        await until_published(log, event(0))  # connecting may take longer than one may wait here
+        await log.publish([event(number) for number in range(1, 50)])
         kept = log.publisher.kept_bytes
         proxy.lose_answers_at(b"id-25", times=2)
         await channel.queue_delete(broker.queue)  # the sentinel tells
@@ -305,7 +306,7 @@ async def test_a_blocked_broker_is_unavailable_within_bounds_and_taken_up_again(
     broker: Broker, make_log: MAKE_LOG
 ) -> None:
     log = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
-    await log.publish([event(0)])
+    await until_published(log, event(0))  # connecting may take longer than that
     reader = await log.reader(0)
     await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
     try:
@@ -337,7 +338,7 @@ async def test_what_is_refused_while_the_broker_is_blocked_does_not_come_afterwa
     log = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
     full = await make_log(PublisherLimits(timeout=timedelta(seconds=0.5)))
     for each in (log, full):
-        await each.publish([event(0)])
+        await until_published(each, event(0))  # connecting may take longer than that
     await asyncio.to_thread(broker.node.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
     try:
 
